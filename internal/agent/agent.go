@@ -1,0 +1,145 @@
+// Package agent is the guest side of the protocol: it takes requests from
+// channels, decides whether they may run, has them carried out and replies.
+// It knows no command but those about itself.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/bellhop-vm/bellhop/qga"
+)
+
+// maxSessions bounds how many clients of one channel are served at a time.
+// Further ones wait in the listening socket's queue.
+const maxSessions = 64
+
+// A Channel is a way for hosts to reach the agent.
+type Channel interface {
+	// Accept waits for a client. It returns an error only when there won't be
+	// any more: what passes by itself it waits out.
+	Accept(ctx context.Context) (io.ReadWriteCloser, error)
+}
+
+// A Logger takes what is worth telling.
+type Logger interface {
+	// Debugf is for what happens all the time, Warningf for what an
+	// administrator may want to know.
+	Debugf(format string, args ...any)
+	Warningf(format string, args ...any)
+}
+
+// An Agent serves a set of commands. It is safe for concurrent use.
+type Agent struct {
+	log      Logger
+	gates    []Gate
+	handlers []Handler
+	byName   map[string]*Handler
+}
+
+// New returns an Agent that offers the given commands besides the ones that
+// every agent has: guest-sync, guest-sync-delimited, guest-ping, guest-info.
+// Of the gates the first one that does not pass a command on decides. A command
+// given twice is a mistake in the program, and panics.
+func New(log Logger, gates []Gate, handlers ...Handler) *Agent {
+	a := &Agent{log: log, gates: gates}
+	a.handlers = append(a.own(), handlers...)
+	a.byName = make(map[string]*Handler, len(a.handlers))
+	for i := range a.handlers {
+		h := &a.handlers[i]
+		if _, ok := a.byName[h.Name]; ok {
+			panic("agent: " + h.Name + " is registered twice")
+		}
+		a.byName[h.Name] = h
+	}
+	return a
+}
+
+// Handlers returns the descriptors of all commands that the agent offers.
+func (a *Agent) Handlers() []qga.Info {
+	list := make([]qga.Info, len(a.handlers))
+	for i := range a.handlers {
+		list[i] = a.handlers[i].Info
+	}
+	return list
+}
+
+// own are the commands about the agent itself.
+func (a *Agent) own() []Handler {
+	echo := func(_ context.Context, args qga.SyncArgs) (int64, error) { return args.ID, nil }
+	return []Handler{
+		Handle(qga.SyncDelimited, echo),
+		Handle(qga.Sync, echo),
+		Handle(qga.Ping, func(context.Context, qga.Empty) (qga.Empty, error) { return qga.Empty{}, nil }),
+		Handle(qga.GuestInfo, a.info),
+	}
+}
+
+func (a *Agent) info(context.Context, qga.Empty) (qga.AgentInfo, error) {
+	info := qga.AgentInfo{Version: qga.ProtocolVersion}
+	for i := range a.handlers {
+		h := &a.handlers[i]
+		info.SupportedCommands = append(info.SupportedCommands, qga.CommandInfo{
+			Name:            h.Name,
+			Enabled:         a.enabled(h),
+			SuccessResponse: !h.Silent,
+		})
+	}
+	return info, nil
+}
+
+// enabled asks the gates.
+func (a *Agent) enabled(h *Handler) bool {
+	for _, g := range a.gates {
+		if v := g(h.Info); v != Pass {
+			return v == Allow
+		}
+	}
+	return true
+}
+
+// Listen serves the clients of the channel until ctx is done, or the channel
+// has no more; then it returns the channel's error.
+func (a *Agent) Listen(ctx context.Context, ch Channel) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var sessions sync.WaitGroup
+	defer sessions.Wait()
+	defer cancel()
+
+	places := make(chan struct{}, maxSessions)
+	for {
+		select {
+		case places <- struct{}{}:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		conn, err := ch.Accept(ctx)
+		if err != nil {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			return err
+		}
+		sessions.Go(func() {
+			defer func() { <-places }()
+			if err := a.Serve(ctx, conn); err != nil && ctx.Err() == nil && !errors.Is(err, io.EOF) {
+				a.log.Debugf("connection ended: %v", err)
+			}
+		})
+	}
+}
+
+// run carries out a command. A panic in a handler costs its caller an error,
+// not every client the agent.
+func (a *Agent) run(h *Handler, serve func() error) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			a.log.Warningf("%s failed in a way it never should: %v", h.Name, p)
+			err = fmt.Errorf("internal error in %s", h.Name)
+		}
+	}()
+	return serve()
+}

@@ -1,0 +1,225 @@
+//go:build unix
+
+package channel
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bellhop-vm/bellhop/internal/strerror"
+)
+
+// A Port is a character device with the host at its other end: a virtio-serial
+// port or a serial line. It yields one stream after another.
+//
+// The kernel tells a virtio-serial guest when the host closes its end: reads
+// return no bytes. That ends the stream, so that half a request of a host that
+// left is not continued by the next one. The device stays open, because to
+// QEMU, and so to libvirt, an open port means a living agent.
+type Port struct {
+	path string
+	open func(path string) (*os.File, error)
+
+	file *os.File
+	raw  syscall.RawConn
+	// opened is when the device was last opened, in this process or in vain.
+	opened time.Time
+	// first holds what has been read while waiting for a client.
+	first  [4096]byte
+	unread []byte
+	err    error
+}
+
+// OpenVirtioSerial opens the virtio-serial port at path.
+func OpenVirtioSerial(path string) (*Port, error) {
+	return newPort(path, func(path string) (*os.File, error) {
+		return os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	})
+}
+
+func newPort(path string, open func(string) (*os.File, error)) (*Port, error) {
+	p := &Port{path: path, open: open}
+	return p, p.reopen()
+}
+
+func (p *Port) reopen() error {
+	p.opened = time.Now()
+	f, err := p.open(p.path)
+	if err != nil {
+		return fmt.Errorf("error opening channel '%s': %s", p.path, strerror.Text(err))
+	}
+	raw, err := f.SyscallConn()
+	if err == nil {
+		// A file that the poller does not take would be read in a busy loop.
+		err = f.SetDeadline(time.Time{})
+	}
+	if err != nil {
+		f.Close()
+		return fmt.Errorf("error opening channel '%s': not a device that can be waited for: %w", p.path, err)
+	}
+	p.file, p.raw = f, raw
+	return nil
+}
+
+// Accept waits until the host sends something. The stream before must have
+// been closed.
+func (p *Port) Accept(ctx context.Context) (io.ReadWriteCloser, error) {
+	for {
+		if p.file == nil {
+			if err := sleepUntil(ctx, p.opened.Add(retry)); err != nil {
+				return nil, err
+			}
+			if p.reopen() != nil {
+				continue
+			}
+		}
+		n, err := p.wait(ctx)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if err == nil {
+			p.unread = p.first[:n]
+			return &stay{port: p}, nil
+		}
+		p.lose()
+	}
+}
+
+// wait waits for the first bytes of a client.
+func (p *Port) wait(ctx context.Context) (n int, err error) {
+	if err := p.file.SetDeadline(time.Time{}); err != nil {
+		return 0, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(past) })
+	defer stop()
+	pollErr := p.raw.Read(func(fd uintptr) bool {
+		n, err = read(fd, p.first[:])
+		// No bytes: the host is not there. Its coming is no event, but what
+		// it sends is.
+		return n > 0 || err != nil && err != unix.EAGAIN
+	})
+	return n, errors.Join(err, pollErr)
+}
+
+// lose closes a device that does not work any more.
+func (p *Port) lose() {
+	p.file.Close()
+	p.file, p.raw = nil, nil
+}
+
+// Close closes the device.
+func (p *Port) Close() error {
+	if p.file == nil {
+		return nil
+	}
+	return p.file.Close()
+}
+
+// past is a deadline that has expired.
+var past = time.Unix(1, 0)
+
+// A stay is one client's time on a Port.
+type stay struct {
+	port *Port
+	over atomic.Bool
+}
+
+func (s *stay) Read(b []byte) (n int, err error) {
+	p := s.port
+	if len(p.unread) > 0 {
+		n = copy(b, p.unread)
+		p.unread = p.unread[n:]
+		return n, nil
+	}
+	pollErr := p.raw.Read(func(fd uintptr) bool {
+		n, err = read(fd, b)
+		return err != unix.EAGAIN
+	})
+	switch {
+	case pollErr != nil:
+		return 0, pollErr
+	case err != nil:
+		return 0, err
+	case n == 0:
+		return 0, io.EOF
+	}
+	return n, nil
+}
+
+func (s *stay) Write(b []byte) (n int, err error) {
+	for n < len(b) {
+		var m int
+		pollErr := s.port.raw.Write(func(fd uintptr) bool {
+			m, err = unix.Write(int(fd), b[n:])
+			switch err {
+			case unix.EINTR:
+				m, err = 0, nil
+			case unix.EAGAIN:
+				if !hungUp(fd) {
+					return false
+				}
+				// The reply would wait for the next client, to whom it means
+				// nothing.
+				err = unix.EPIPE
+			}
+			return true
+		})
+		if err = errors.Join(err, pollErr); err != nil {
+			return n, err
+		}
+		n += m
+	}
+	return n, nil
+}
+
+// hungUp reports whether nobody is at the other end.
+func hungUp(fd uintptr) bool {
+	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+	_, err := unix.Poll(fds, 0)
+	return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+}
+
+func (s *stay) SetReadDeadline(t time.Time) error {
+	if s.over.Load() {
+		return os.ErrClosed
+	}
+	return s.port.file.SetReadDeadline(t)
+}
+
+// Close ends the client's time, and a read or write that is under way. The
+// device stays open.
+func (s *stay) Close() error {
+	if s.over.Swap(true) {
+		return os.ErrClosed
+	}
+	return s.port.file.SetDeadline(past)
+}
+
+func read(fd uintptr, b []byte) (int, error) {
+	for {
+		n, err := unix.Read(int(fd), b)
+		if err != unix.EINTR {
+			return max(n, 0), err
+		}
+	}
+}
+
+// sleepUntil waits until t.
+func sleepUntil(ctx context.Context, t time.Time) error {
+	timer := time.NewTimer(time.Until(t))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
