@@ -7,18 +7,23 @@ import (
 
 // unescape decodes the text of a string in place: escapes become what they
 // stand for, a NUL becomes C0 80 (the text may end up where NUL ends it), and
-// everything must be UTF-8. It returns the new length, or what is wrong.
-func unescape(b []byte) (n int, text string) {
+// everything must be UTF-8. It returns the new length, or what is wrong; quote
+// is the character behind the text.
+func unescape(b []byte, quote byte) (n int, text string) {
 	for i := 0; i < len(b); {
 		c := b[i]
 		switch {
 		case c == '\\':
 			used, r, ok := escape(b[i:])
 			if !ok {
-				if b[i+1] == 'u' {
-					return 0, string(b[i:i+used]) + " is not a valid Unicode character"
+				if b[i+1] != 'u' {
+					return 0, "invalid escape sequence in string"
 				}
-				return 0, "invalid escape sequence in string"
+				shown := string(b[i : i+used])
+				if used < len(`\u1234`) {
+					shown += string(quote)
+				}
+				return 0, shown + " is not a valid Unicode character"
 			}
 			i += used
 			n += putRune(b[n:], r)

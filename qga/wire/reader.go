@@ -772,7 +772,7 @@ func (r *Reader) duplicate(f *frame) bool {
 // in place.
 func (r *Reader) finishString() string {
 	if r.special {
-		n, text := unescape(r.tape[r.start:])
+		n, text := unescape(r.tape[r.start:], r.quote)
 		if text != "" {
 			return text
 		}

@@ -1,0 +1,82 @@
+# The front door: "make" alone tells what there is.
+
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+
+# How long each fuzz target runs, and the systems that lint looks at.
+FUZZTIME ?= 30s
+SYSTEMS ?= linux windows freebsd
+
+STATICCHECK_VERSION := v0.8.2
+GOFUMPT_VERSION := v0.12.0
+
+# Where downloads are kept; test/setup.sh and test/vm look for the same place.
+CACHE := $(or $(BELLHOP_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/bellhop)
+STATICCHECK := $(CACHE)/bin/staticcheck-$(STATICCHECK_VERSION)/staticcheck
+GOFUMPT := $(CACHE)/bin/gofumpt-$(GOFUMPT_VERSION)/gofumpt
+
+# If setup.sh had to fetch a Go, that one is used.
+export PATH := $(CACHE)/go/bin:$(PATH):/usr/local/go/bin
+
+# Setup goes before the rest, and builds are parallel by themselves.
+.NOTPARALLEL:
+
+.PHONY: help
+help: ## explain the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+.PHONY: setup
+setup: ## install and download what tests and demo need (Debian; as root if packages are missing)
+	@test/setup.sh
+
+.PHONY: build
+build: ## build static binaries of qemu-ga and bellhop into bin/
+	@mkdir -p bin
+	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
+
+.PHONY: test
+test: setup race ## run all tests: under the race detector, beside the C agent, in a guest
+	go test -timeout 20m ./...
+
+# Guests and the C agent are no business of the race detector, and sizes and
+# speeds are not what they are without it.
+.PHONY: race
+race: ## run the unit tests under the race detector
+	go test -race $$(go list ./... | grep -v -e /test/ -e /bench)
+
+# ST1005 wants errors to begin in lower case; those that go over the wire begin
+# as the C agent has them.
+.PHONY: lint
+lint: $(STATICCHECK) $(GOFUMPT) ## check form and sense of the code, for each system
+	@unformatted=$$($(GOFUMPT) -l .) && \
+		if [ -n "$$unformatted" ]; then echo "not gofumpt's form:" $$unformatted; exit 1; fi
+	@set -e; for system in $(SYSTEMS); do \
+		echo "vet and staticcheck for $$system"; \
+		GOOS=$$system go vet ./...; \
+		GOOS=$$system $(STATICCHECK) -checks inherit,-ST1005 ./...; \
+	done
+
+$(STATICCHECK):
+	GOBIN=$(@D) go install honnef.co/go/tools/cmd/staticcheck@$(STATICCHECK_VERSION)
+
+$(GOFUMPT):
+	GOBIN=$(@D) go install mvdan.cc/gofumpt@$(GOFUMPT_VERSION)
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (30s)
+	@set -e; grep -r --include='*_test.go' '^func Fuzz' . | sed 's|/[^/]*_test.go:func | |; s|(.*||' | \
+	while read -r package target; do \
+		echo "$$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null; \
+	done
+
+.PHONY: bench
+bench: setup build ## measure the same work done by the C agent and by ours
+	go run ./bench
+
+.PHONY: demo
+demo: setup build ## boot a guest and ask our agent in it, in under two minutes
+	@go run ./test/demo
+
+.PHONY: clean
+clean: ## remove what was built; the downloads stay in the cache
+	rm -rf bin
