@@ -8,14 +8,21 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
+	"time"
 
+	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
 // maxSessions bounds how many clients of one channel are served at a time.
 // Further ones wait in the listening socket's queue.
 const maxSessions = 64
+
+// farewell is how long commands may go on when the agent is told to end. Some
+// cannot be stopped: a system call on a disk that does not answer.
+const farewell = 5 * time.Second
 
 // A Channel is a way for hosts to reach the agent.
 type Channel interface {
@@ -24,17 +31,9 @@ type Channel interface {
 	Accept(ctx context.Context) (io.ReadWriteCloser, error)
 }
 
-// A Logger takes what is worth telling.
-type Logger interface {
-	// Debugf is for what happens all the time, Warningf for what an
-	// administrator may want to know.
-	Debugf(format string, args ...any)
-	Warningf(format string, args ...any)
-}
-
 // An Agent serves a set of commands. It is safe for concurrent use.
 type Agent struct {
-	log      Logger
+	log      *logging.Logger
 	gates    []Gate
 	handlers []Handler
 	byName   map[string]*Handler
@@ -44,9 +43,9 @@ type Agent struct {
 // every agent has: guest-sync, guest-sync-delimited, guest-ping, guest-info.
 // Of the gates the first one that does not pass a command on decides. A command
 // given twice is a mistake in the program, and panics.
-func New(log Logger, gates []Gate, handlers ...Handler) *Agent {
+func New(log *logging.Logger, gates []Gate, handlers ...Handler) *Agent {
 	a := &Agent{log: log, gates: gates}
-	a.handlers = append(a.own(), handlers...)
+	a.handlers = inOrder(append(a.own(), handlers...))
 	a.byName = make(map[string]*Handler, len(a.handlers))
 	for i := range a.handlers {
 		h := &a.handlers[i]
@@ -58,8 +57,19 @@ func New(log Logger, gates []Gate, handlers ...Handler) *Agent {
 	return a
 }
 
-// Handlers returns the descriptors of all commands that the agent offers.
-func (a *Agent) Handlers() []qga.Info {
+// inOrder sorts handlers as the protocol's catalogue does, in which the C agent
+// lists them.
+func inOrder(handlers []Handler) []Handler {
+	place := make(map[string]int)
+	for i, c := range qga.Commands() {
+		place[c.Describe().Name] = i
+	}
+	slices.SortStableFunc(handlers, func(a, b Handler) int { return place[a.Name] - place[b.Name] })
+	return handlers
+}
+
+// Commands returns the descriptors of all commands that the agent offers.
+func (a *Agent) Commands() []qga.Info {
 	list := make([]qga.Info, len(a.handlers))
 	for i := range a.handlers {
 		list[i] = a.handlers[i].Info
@@ -106,8 +116,12 @@ func (a *Agent) enabled(h *Handler) bool {
 func (a *Agent) Listen(ctx context.Context, ch Channel) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var sessions sync.WaitGroup
-	defer sessions.Wait()
-	defer cancel()
+	defer func() {
+		cancel()
+		if !waitFor(&sessions, farewell) {
+			a.log.Warningf("a command is still running: it is left alone")
+		}
+	}()
 
 	places := make(chan struct{}, maxSessions)
 	for {
@@ -129,6 +143,21 @@ func (a *Agent) Listen(ctx context.Context, ch Channel) error {
 				a.log.Debugf("connection ended: %v", err)
 			}
 		})
+	}
+}
+
+// waitFor waits for the group, but not longer than limit.
+func waitFor(group *sync.WaitGroup, limit time.Duration) bool {
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return true
+	case <-time.After(limit):
+		return false
 	}
 }
 

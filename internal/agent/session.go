@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/qga"
 	"github.com/bellhop-vm/bellhop/qga/wire"
 )
@@ -113,7 +114,9 @@ func (s *session) serve(ctx context.Context, v wire.Value) error {
 			return err
 		}
 	}
-	s.agent.log.Debugf("%s called", h.Name)
+	if s.agent.log.Enabled(logging.Debug) {
+		s.agent.log.Debugf("%s called", h.Name)
+	}
 
 	args := wire.EmptyObject
 	if req.HasArgs {

@@ -1,5 +1,5 @@
 // Package strerror words errors as the C library does, because the texts are
-// part of the protocol's error descriptions.
+// part of the protocol's error descriptions and of the agent's messages.
 package strerror
 
 import (
@@ -21,3 +21,18 @@ func Text(err error) string {
 	}
 	return string(s)
 }
+
+// Reason reduces err to what is wrong, in the words of Text: the operation and
+// the file that an error of package os names are left to the caller.
+func Reason(err error) error {
+	e, ok := errors.AsType[syscall.Errno](err)
+	if !ok {
+		return err
+	}
+	return reason{e}
+}
+
+type reason struct{ errno syscall.Errno }
+
+func (r reason) Error() string { return Text(r.errno) }
+func (r reason) Unwrap() error { return r.errno }

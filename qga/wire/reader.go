@@ -26,6 +26,10 @@ const (
 	maxTokenBytes = 64 << 20
 	maxTokens     = 2 << 20
 	maxDepth      = 1024
+
+	// maxReplyBytes takes the place of maxTokenBytes on the client's side:
+	// the largest guest-file-read alone is 64 MiB in base64.
+	maxReplyBytes = 128 << 20
 )
 
 const (
@@ -78,11 +82,19 @@ type Reader struct {
 	// and dropped.
 	failed       bool
 	tokens, size int
+	// limit bounds size.
+	limit int
 }
 
 // NewReader returns a Reader of the stream src.
 func NewReader(src io.Reader) *Reader {
-	return &Reader{src: src, in: make([]byte, smallInput)}
+	return &Reader{src: src, in: make([]byte, smallInput), limit: maxTokenBytes}
+}
+
+// NewReplyReader returns a Reader of the replies in the stream src, which may
+// be larger than requests.
+func NewReplyReader(src io.Reader) *Reader {
+	return &Reader{src: src, in: make([]byte, smallInput), limit: maxReplyBytes}
 }
 
 type lexState uint8
@@ -192,7 +204,7 @@ func (r *Reader) Fill() error {
 func (r *Reader) fillString() error {
 	if !r.reserve(directRead) {
 		// Next finds the value overlong.
-		r.size = maxTokenBytes
+		r.size = r.limit
 		return nil
 	}
 	b := r.tape[len(r.tape) : len(r.tape)+directRead]
@@ -555,14 +567,14 @@ func (r *Reader) settle() {
 // overlong reports whether the value, a string in the middle of it included,
 // has exceeded the limit.
 func (r *Reader) overlong() bool {
-	return !r.failed && r.lex != lexStart && r.size+len(r.tape)-r.start > maxTokenBytes
+	return !r.failed && r.lex != lexStart && r.size+len(r.tape)-r.start > r.limit
 }
 
 func (r *Reader) keep(b []byte) error {
 	if r.failed {
 		return nil
 	}
-	if r.size+len(r.tape)-r.start+len(b) > maxTokenBytes || !r.reserve(len(b)) {
+	if r.size+len(r.tape)-r.start+len(b) > r.limit || !r.reserve(len(b)) {
 		return r.fail("JSON token size limit exceeded")
 	}
 	r.tape = append(r.tape, b...)
@@ -573,7 +585,7 @@ func (r *Reader) keepByte(c byte) error {
 	if r.failed {
 		return nil
 	}
-	if r.size+len(r.tape)-r.start >= maxTokenBytes || !r.reserve(1) {
+	if r.size+len(r.tape)-r.start >= r.limit || !r.reserve(1) {
 		return r.fail("JSON token size limit exceeded")
 	}
 	r.tape = append(r.tape, c)
@@ -622,7 +634,7 @@ func (r *Reader) token(t byte, bytes int) (complete bool, err error) {
 	case r.failed:
 		r.settle()
 		return false, nil
-	case r.size > maxTokenBytes || !r.reserve(scalarSize):
+	case r.size > r.limit || !r.reserve(scalarSize):
 		return false, r.fail("JSON token size limit exceeded")
 	case r.tokens > maxTokens:
 		return false, r.fail("JSON token count limit exceeded")

@@ -84,6 +84,19 @@ func (w *Writer) Error(id Value, hasID bool, err *qga.Error) bool {
 	return true
 }
 
+// Request writes a client's request. args writes the value of its arguments;
+// nil stands for none.
+func (w *Writer) Request(command string, args func(*Writer)) {
+	w.Raw(`{"execute": `)
+	w.String(command)
+	if args != nil {
+		w.Raw(`, "arguments": `)
+		args(w)
+	}
+	w.Raw("}")
+	w.EndMessage()
+}
+
 // Abort drops the message that has been begun. It returns false when some of
 // it is already on its way.
 func (w *Writer) Abort() bool {
@@ -286,6 +299,13 @@ func (w *Writer) Value(v Value) {
 	case Object:
 		w.object(v)
 	}
+}
+
+// AppendValue appends v to dst as a Writer writes it.
+func AppendValue(dst []byte, v Value) []byte {
+	w := Writer{buf: dst}
+	w.Value(v)
+	return w.buf
 }
 
 func (w *Writer) object(v Value) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/logging"
 )
 
 var soups = flag.Int("soups", 400, "how many random inputs to send to both agents")
@@ -95,11 +96,6 @@ func exchange(t *testing.T, path string, in []byte) []byte {
 	return out[:len(out)-len(reply)]
 }
 
-type discardLog struct{}
-
-func (discardLog) Debugf(string, ...any)   {}
-func (discardLog) Warningf(string, ...any) {}
-
 // startInProcess serves an agent without commands of its own.
 func startInProcess(t *testing.T) string {
 	t.Helper()
@@ -108,7 +104,7 @@ func startInProcess(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a := agent.New(discardLog{}, nil)
+	a := agent.New(logging.New(logging.Discard, logging.Discard, false), nil)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() {

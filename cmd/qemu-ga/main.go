@@ -1,0 +1,273 @@
+// Qemu-ga is the QEMU guest agent: it runs in a virtual machine and lets the
+// host look after it. It takes the place of the C agent of the same name.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/channel"
+	"github.com/bellhop-vm/bellhop/internal/config"
+	"github.com/bellhop-vm/bellhop/internal/daemonize"
+	"github.com/bellhop-vm/bellhop/internal/logging"
+	"github.com/bellhop-vm/bellhop/internal/pidfile"
+	"github.com/bellhop-vm/bellhop/internal/state"
+	"github.com/bellhop-vm/bellhop/internal/systemd"
+	"github.com/bellhop-vm/bellhop/qga"
+)
+
+// version is this project's version; the linker sets it. What -V and
+// guest-info report is the protocol's, which clients compare with.
+var version = "devel"
+
+func main() {
+	boundProcessors()
+	os.Exit(run())
+}
+
+// run is main with an exit status.
+func run() int {
+	// Little of the heap is garbage, and nobody waits for the collector.
+	debug.SetGCPercent(25)
+
+	child := daemonize.Child()
+	manager := systemd.FromEnvironment()
+	fd, family, activationErr := manager.Listener()
+
+	cfg, action, err := config.Load(config.Source{
+		Args: os.Args, LookupEnv: os.LookupEnv, Activated: string(family),
+	})
+	if err != nil {
+		return config.Report(err, os.Args[0], os.Stdout, os.Stderr)
+	}
+	switch action {
+	case config.ShowVersion:
+		fmt.Print(config.Version(qga.ProtocolVersion))
+		return 0
+	case config.ShowHelp:
+		fmt.Print(config.Usage(os.Args[0], qga.ProtocolVersion+" (bellhop "+version+")"))
+		return 0
+	case config.ListCommands:
+		for _, c := range agent.New(nil, nil, commands(nil, nil, cfg)...).Commands() {
+			fmt.Println(c.Name)
+		}
+		return 0
+	}
+	if activationErr != nil {
+		return config.Report(activationErr, os.Args[0], os.Stdout, os.Stderr)
+	}
+	if action == config.DumpConf {
+		os.Stdout.Write(cfg.Dump())
+		return 0
+	}
+
+	if cfg.Daemon && child == nil {
+		status, err := daemonize.Parent()
+		if err != nil {
+			return config.Report(err, os.Args[0], os.Stdout, os.Stderr)
+		}
+		return status
+	}
+	if err := manager.Keep(); err != nil {
+		return config.Report(err, os.Args[0], os.Stdout, os.Stderr)
+	}
+
+	log := logging.New(target(cfg), logging.Syslog(), cfg.Verbose)
+	defer log.Close()
+	if err := serve(cfg, log, manager, child, fd); err != nil {
+		log.Criticalf("%v", err)
+		return 1
+	}
+	return 0
+}
+
+// serve is the agent's life, from its preparations until a signal ends it.
+func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, child *daemonize.Daemon, fd int) error {
+	for _, w := range cfg.Warnings {
+		log.Warningf("%s", w)
+	}
+	isFrozen, err := state.Frozen(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	if isFrozen {
+		log.Warningf("file systems were frozen when the agent before this one ended: only commands that are safe while frozen are enabled until %s is gone", state.MarkerPath(cfg.StateDir))
+	}
+	var frozen atomic.Bool
+	frozen.Store(isFrozen)
+
+	if cfg.LogFile != "" {
+		sink, err := logging.File(cfg.LogFile)
+		if err != nil {
+			return err
+		}
+		if err := log.SetSink(sink); err != nil {
+			return err
+		}
+	}
+	st, err := state.Open(cfg.StateDir)
+	if err != nil {
+		return err
+	}
+	defer st.Close()
+
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go reopenOnHangup(ctx, log)
+
+	gates := []agent.Gate{agent.FrozenGate(frozen.Load)}
+	if len(cfg.AllowRPCs) > 0 || len(cfg.BlockRPCs) > 0 {
+		gates = append(gates, agent.ListGate(cfg.AllowRPCs, cfg.BlockRPCs))
+	}
+	a := agent.New(log, gates, commands(st, log, cfg)...)
+
+	if cfg.Daemon {
+		pid, err := pidfile.Create(cfg.PidFile)
+		if err != nil {
+			return err
+		}
+		defer pid.Close()
+	}
+	ch, err := open(ctx, cfg, log, fd)
+	if err != nil {
+		return err
+	}
+	defer ch.Close()
+	if child != nil {
+		if err := child.Ready(); err != nil {
+			return err
+		}
+	}
+	if err := manager.Notify(systemd.Ready); err != nil {
+		log.Warningf("%v", err)
+	}
+	go keepAlive(ctx, manager)
+
+	err = a.Listen(ctx, ch)
+	if notifyErr := manager.Notify(systemd.Stopping); notifyErr != nil {
+		log.Warningf("%v", notifyErr)
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// target is where the log goes as long as there is no log file.
+func target(cfg *config.Config) logging.Sink {
+	switch cfg.LogTarget {
+	case config.LogSyslog:
+		return logging.Syslog()
+	case config.LogJournal:
+		return logging.Journal()
+	default:
+		return logging.Stderr()
+	}
+}
+
+// hostChannel is a channel that can be closed.
+type hostChannel interface {
+	agent.Channel
+	Close() error
+}
+
+// open opens the channel to the host. With RetryPath it waits for one that is
+// not there yet.
+func open(ctx context.Context, cfg *config.Config, log *logging.Logger, fd int) (hostChannel, error) {
+	const pause = time.Second
+	for waiting := false; ; waiting = true {
+		ch, err := openOnce(cfg, fd)
+		switch {
+		case err == nil:
+			return ch, nil
+		case !cfg.RetryPath:
+			return nil, errors.Join(err, errors.New("failed to initialize guest agent channel"))
+		case !waiting:
+			log.Warningf("%v: waiting for channel path...", err)
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return nil, errors.New("ended while waiting for the channel")
+		}
+	}
+}
+
+func openOnce(cfg *config.Config, fd int) (hostChannel, error) {
+	if fd >= 0 {
+		return channel.Inherit(fd)
+	}
+	switch cfg.Method {
+	case config.MethodUnixListen:
+		return channel.ListenUnix(cfg.Path)
+	case config.MethodVsockListen:
+		return channel.ListenVsock(cfg.Path)
+	case config.MethodISASerial:
+		return channel.OpenSerial(cfg.Path)
+	default:
+		return channel.OpenVirtioSerial(cfg.Path)
+	}
+}
+
+// reopenOnHangup opens the log file anew at SIGHUP, after a log rotation.
+func reopenOnHangup(ctx context.Context, log *logging.Logger) {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	for {
+		select {
+		case <-hangup:
+			if err := log.Reopen(); err != nil {
+				log.Errorf("%v", err)
+			}
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// keepAlive tells the service manager that the agent is alive.
+func keepAlive(ctx context.Context, manager *systemd.Service) {
+	if manager.Watchdog() == 0 {
+		return
+	}
+	tick := time.NewTicker(manager.Watchdog() / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			_ = manager.Notify(systemd.Alive) // the manager misses it soon enough
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// maxProcessors is how many processors the Go runtime gets to know. It sets
+// aside memory for each, about 30 kB, which on a guest with hundreds would be
+// most of the agent's; and the agent has no use for more.
+const maxProcessors = 2
+
+// boundProcessors starts the program again with a bound on the processors where
+// the machine has many more: the runtime reads it only at its start. Programs
+// that the agent starts do not inherit it.
+func boundProcessors() {
+	const variable = "GOMAXPROCS"
+	if _, ok := os.LookupEnv(variable); ok || runtime.NumCPU() <= 2*maxProcessors {
+		os.Unsetenv(variable) //nolint:errcheck // fails only for malformed names
+		return
+	}
+	env := append(os.Environ(), fmt.Sprintf("%s=%d", variable, maxProcessors))
+	if path, err := os.Executable(); err == nil {
+		_ = syscall.Exec(path, os.Args, env) // failing that, with more memory
+	}
+}

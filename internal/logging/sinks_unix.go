@@ -1,0 +1,266 @@
+//go:build unix
+
+package logging
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bellhop-vm/bellhop/internal/strerror"
+)
+
+// patience is how long a message waits for a pipe, a terminal or a socket to
+// take it. After one message waited in vain, the next ones do not wait, until
+// one goes through.
+const patience = 100 * time.Millisecond
+
+// stream is a sink of lines: standard error or a log file.
+type stream struct {
+	path    string // of the log file; empty for standard error
+	fd      int
+	kind    kind
+	journal bool // standard error is a stream of the journal
+	stuck   bool // the last message was not taken
+	buf     []byte
+}
+
+// kind is what is known about writes to a descriptor.
+type kind int
+
+const (
+	plain   kind = iota // a regular file or device: writes end by themselves
+	waiting             // a pipe or terminal: pipeBuf bytes may be written after poll
+	socket              // a socket, such as a journal stream
+)
+
+// Stderr returns a sink for standard error. If that is a stream of the journal,
+// as JOURNAL_STREAM tells, lines get the prefix that the journal takes the
+// level from.
+func Stderr() Sink {
+	s := &stream{fd: 2, kind: kindOf(2)}
+	var st unix.Stat_t
+	if dev, ino, ok := strings.Cut(os.Getenv("JOURNAL_STREAM"), ":"); ok && unix.Fstat(2, &st) == nil {
+		s.journal = dev == fmt.Sprint(st.Dev) && ino == fmt.Sprint(st.Ino)
+	}
+	return s
+}
+
+// File returns a sink that appends to the file at path, which it creates if
+// needed.
+func File(path string) (Sink, error) {
+	fd, err := openLog(path)
+	if err != nil {
+		return nil, err
+	}
+	return &stream{path: path, fd: fd, kind: kindOf(fd)}, nil
+}
+
+// openLog opens a log file. O_NONBLOCK keeps a FIFO without a reader from
+// blocking the agent; regular files do not mind.
+func openLog(path string) (int, error) {
+	fd, err := unix.Open(path, unix.O_WRONLY|unix.O_APPEND|unix.O_CREAT|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0o666)
+	if err != nil {
+		return -1, fmt.Errorf("unable to open specified log file: %w", strerror.Reason(err))
+	}
+	return fd, nil
+}
+
+func kindOf(fd int) kind {
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil {
+		return plain
+	}
+	switch st.Mode & unix.S_IFMT {
+	case unix.S_IFSOCK:
+		return socket
+	case unix.S_IFIFO, unix.S_IFCHR:
+		return waiting
+	}
+	return plain
+}
+
+func (s *stream) Write(t time.Time, level Level, text []byte) bool {
+	s.buf = s.buf[:0]
+	if s.journal {
+		s.buf = append(s.buf, '<', '0'+byte(level.severity()), '>')
+	}
+	s.buf = appendLine(s.buf, t, level, text)
+	ok := s.writeAll(s.buf)
+	s.stuck = !ok
+	return ok
+}
+
+func (s *stream) writeAll(b []byte) bool {
+	deadline := time.Now().Add(patience)
+	if s.stuck {
+		deadline = time.Time{}
+	}
+	for len(b) > 0 {
+		if s.kind != plain && !writable(s.fd, deadline) {
+			return false
+		}
+		var n int
+		var err error
+		switch s.kind {
+		case socket:
+			n, err = unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		case waiting:
+			n, err = unix.Write(s.fd, b[:min(len(b), pipeBuf)])
+		default:
+			n, err = unix.Write(s.fd, b)
+		}
+		switch {
+		case err == nil:
+			b = b[n:]
+		case errors.Is(err, unix.EINTR):
+		case errors.Is(err, unix.EAGAIN) && time.Now().Before(deadline):
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// writable waits until the deadline for a write to fd not to block.
+func writable(fd int, deadline time.Time) bool {
+	for {
+		wait := max(0, int(time.Until(deadline)/time.Millisecond))
+		p := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
+		n, err := unix.Poll(p, wait)
+		if err == nil {
+			// Errors such as a closed pipe are for the write to find.
+			return n > 0
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return false
+		}
+	}
+}
+
+func (s *stream) Reopen() error {
+	if s.path == "" {
+		return nil
+	}
+	fd, err := openLog(s.path)
+	if err != nil {
+		return err
+	}
+	unix.Close(s.fd) //nolint:errcheck // the messages were written by then
+	s.fd, s.kind, s.stuck = fd, kindOf(fd), false
+	return nil
+}
+
+func (s *stream) Close() error {
+	if s.path == "" {
+		return nil // not ours
+	}
+	return unix.Close(s.fd)
+}
+
+// datagram is a sink of one datagram a message. Its socket is opened when it
+// is needed, and again after an error, because the daemon at the other end may
+// start later and start again.
+type datagram struct {
+	path   string
+	encode func(b []byte, t time.Time, level Level, text []byte) []byte
+	fd     int // -1 when there is none
+	buf    []byte
+}
+
+// Syslog returns a sink that writes to the system's syslog daemon, with
+// facility user.
+func Syslog() Sink { return &datagram{path: syslogPath, encode: appendSyslog, fd: -1} }
+
+// Journal returns a sink that writes to the systemd journal.
+func Journal() Sink {
+	return &datagram{path: "/run/systemd/journal/socket", encode: appendJournal, fd: -1}
+}
+
+func (d *datagram) Write(t time.Time, level Level, text []byte) bool {
+	d.buf = d.encode(d.buf[:0], t, level, text)
+	for range 2 {
+		fresh := d.fd < 0
+		if fresh && !d.connect() {
+			return false
+		}
+		_, err := unix.SendmsgN(d.fd, d.buf, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
+		if err == nil {
+			return true
+		}
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.ENOBUFS) || errors.Is(err, unix.EMSGSIZE) {
+			return false
+		}
+		d.Close() //nolint:errcheck // there is nothing left in it
+		if fresh {
+			return false
+		}
+	}
+	return false
+}
+
+func (d *datagram) connect() bool {
+	// Not with SOCK_CLOEXEC, which macOS lacks.
+	syscall.ForkLock.RLock()
+	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fd)
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return false
+	}
+	if unix.Connect(fd, &unix.SockaddrUnix{Name: d.path}) != nil {
+		unix.Close(fd) //nolint:errcheck // it was not used
+		return false
+	}
+	d.fd = fd
+	return true
+}
+
+func (d *datagram) Reopen() error { return d.Close() }
+
+func (d *datagram) Close() error {
+	if d.fd < 0 {
+		return nil
+	}
+	fd := d.fd
+	d.fd = -1
+	return unix.Close(fd)
+}
+
+// facilityUser is syslog's facility of user programs, as in a priority.
+const facilityUser = 1 << 3
+
+// appendSyslog appends a message as syslog(3) sends it, with the level before
+// the text as in the C agent.
+func appendSyslog(b []byte, t time.Time, level Level, text []byte) []byte {
+	b = append(b, '<')
+	b = strconv.AppendInt(b, int64(facilityUser|level.severity()), 10)
+	b = append(b, '>')
+	b = t.Local().AppendFormat(b, time.Stamp)
+	b = append(b, " "+ident+": "...)
+	b = append(b, level.String()...)
+	b = append(b, ": "...)
+	return append(b, text...)
+}
+
+// appendJournal appends a message in the journal's native format. Its fields
+// end with the line, for which a value with line feeds would need the binary
+// form; text has none, being escaped. The journal takes its own time, so a
+// message that was held has its real one in SYSLOG_TIMESTAMP.
+func appendJournal(b []byte, t time.Time, level Level, text []byte) []byte {
+	b = append(b, "MESSAGE="...)
+	b = append(b, text...)
+	b = append(b, "\nPRIORITY="...)
+	b = strconv.AppendInt(b, int64(level.severity()), 10)
+	b = append(b, "\nSYSLOG_IDENTIFIER="+ident+"\nSYSLOG_TIMESTAMP="...)
+	b = t.Local().AppendFormat(b, time.Stamp)
+	return append(b, '\n')
+}
