@@ -57,7 +57,7 @@ func run() int {
 		fmt.Print(config.Usage(os.Args[0], qga.ProtocolVersion+" (bellhop "+version+")"))
 		return 0
 	case config.ListCommands:
-		for _, c := range agent.New(nil, nil, commands(nil, nil, cfg)...).Commands() {
+		for _, c := range agent.New(nil, nil, commands(cfg, nil, nil)...).Commands() {
 			fmt.Println(c.Name)
 		}
 		return 0
@@ -128,7 +128,7 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 	if len(cfg.AllowRPCs) > 0 || len(cfg.BlockRPCs) > 0 {
 		gates = append(gates, agent.ListGate(cfg.AllowRPCs, cfg.BlockRPCs))
 	}
-	a := agent.New(log, gates, commands(st, log, cfg)...)
+	a := agent.New(log, gates, commands(cfg, st, log)...)
 
 	if cfg.Daemon {
 		pid, err := pidfile.Create(cfg.PidFile)

@@ -134,9 +134,13 @@ func (l *Logger) Logf(level Level, format string, args ...any) {
 	l.put(level, false, text)
 }
 
-// Audit logs what the host did to this machine. It goes to the accounting sink
+// Auditf logs what the host did to this machine. It goes to the accounting sink
 // whatever the level, and not to the log.
-func (l *Logger) Audit(text string) {
+func (l *Logger) Auditf(format string, args ...any) {
+	text := format
+	if len(args) > 0 {
+		text = fmt.Sprintf(format, args...)
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.put(Info, true, text)

@@ -60,7 +60,7 @@ func TestLevels(t *testing.T) {
 		if !slices.Equal(log.lines, tt.want) {
 			t.Errorf("verbose %v: got %q, want %q", tt.verbose, log.lines, tt.want)
 		}
-		l.Audit("done")
+		l.Auditf("done")
 		if want := "info: done\n"; len(audit.lines) != 1 || !strings.HasSuffix(audit.lines[0], want) {
 			t.Errorf("verbose %v: audit %q, want %q", tt.verbose, audit.lines, want)
 		}
@@ -92,7 +92,7 @@ func TestHold(t *testing.T) {
 	l.Hold()
 	l.Hold()
 	l.Errorf("one")
-	l.Audit("two")
+	l.Auditf("two")
 	l.Debugf("suppressed")
 	l.Release()
 	l.Errorf("three")
@@ -170,7 +170,7 @@ func TestConcurrentUse(t *testing.T) {
 				l.Hold()
 				l.Infof("x")
 				l.Release()
-				l.Audit("y")
+				l.Auditf("y")
 			}
 		})
 	}

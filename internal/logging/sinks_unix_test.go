@@ -250,6 +250,6 @@ func BenchmarkAudit(b *testing.B) {
 	l := New(Discard, sink, false)
 	b.ReportAllocs()
 	for b.Loop() {
-		l.Audit("guest-ping called")
+		l.Auditf("guest-ping called")
 	}
 }

@@ -138,6 +138,9 @@ func (c *Client) inTurn(ctx context.Context, info qga.Info, args func(*wire.Writ
 	case <-ctx.Done():
 		return ended(ctx.Err(), "waiting for the calls before it")
 	}
+	if c.life.Err() != nil {
+		return net.ErrClosed
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}

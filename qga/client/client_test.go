@@ -426,7 +426,7 @@ func (g *gate) Read(b []byte) (int, error) {
 // TestCancelWrite gives up a request in the middle of its being sent.
 func TestCancelWrite(t *testing.T) {
 	var g atomic.Pointer[gate]
-	a := agent.New(testLog{t}, nil, seek)
+	a := newAgent(seek)
 	p := listen(t, socket(t), func(_ int, conn net.Conn) {
 		g.Store(&gate{Conn: conn})
 		_ = a.Serve(context.Background(), g.Load())
@@ -568,7 +568,7 @@ func TestClose(t *testing.T) {
 
 func BenchmarkPing(b *testing.B) {
 	here, there := net.Pipe()
-	a := agent.New(testLog{}, nil)
+	a := newAgent()
 	go func() { _ = a.Serve(context.Background(), there) }()
 	c := client.New(func(context.Context) (io.ReadWriteCloser, error) { return here, nil })
 	defer c.Close()

@@ -25,7 +25,7 @@ func (c *Client) Exec(ctx context.Context, args qga.ExecArgs) (qga.ExecStatusRes
 		return qga.ExecStatusResult{}, err
 	}
 	for pause := firstPoll; ; pause = min(2*pause, lastPoll) {
-		status, err := Call(ctx, c, qga.ExecStatus, qga.ExecStatusArgs{PID: started.PID})
+		status, err := Call(ctx, c, qga.ExecStatus, qga.ExecStatusArgs(started))
 		if err != nil || status.Exited {
 			return status, err
 		}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/qga/client"
 )
 
@@ -151,17 +152,15 @@ func (s *script) send(format string, args ...any) {
 // hold keeps the connection until the client closes it.
 func (s *script) hold() { _, _ = io.Copy(io.Discard, s.in) }
 
-// testLog passes what the agent logs to the test.
-type testLog struct{ t *testing.T }
-
-func (l testLog) Verbose() bool                  { return false }
-func (l testLog) Debugf(string, ...any)          {}
-func (l testLog) Warningf(f string, args ...any) { l.t.Errorf("the agent warns: "+f, args...) }
+// newAgent returns an agent of ours with the given commands.
+func newAgent(handlers ...agent.Handler) *agent.Agent {
+	return agent.New(logging.New(logging.Discard, logging.Discard, false), nil, handlers...)
+}
 
 // real is a peer that is an agent of ours.
 func real(t *testing.T, handlers ...agent.Handler) *peer {
 	t.Helper()
-	a := agent.New(testLog{t}, nil, handlers...)
+	a := newAgent(handlers...)
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	return listen(t, socket(t), func(_ int, conn net.Conn) {

@@ -7,32 +7,19 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/bellhop-vm/bellhop/test/vm"
 )
 
-// cAgent is the C agent that behaviour is compared with.
-func cAgent(t testing.TB) string {
-	t.Helper()
-	cache, err := os.UserCacheDir()
-	if dir := os.Getenv("BELLHOP_CACHE"); dir != "" {
-		cache = dir
-	} else {
-		cache = filepath.Join(cache, "bellhop")
-	}
-	path := filepath.Join(cache, "qemu-ga-c11")
-	if _, statErr := os.Stat(path); err != nil || statErr != nil {
-		missing(t, "the C agent is not in "+cache+": run make setup")
-	}
-	return path
-}
+// cAgent is the C agent that behaviour is compared with, oldCAgent the one of
+// Debian 12.
+func cAgent(t testing.TB) string    { return setUp(t, 11) }
+func oldCAgent(t testing.TB) string { return setUp(t, 7) }
 
-// missing skips a test that needs what make setup provides; where that has to
-// be there, it fails.
-func missing(t testing.TB, what string) {
+func setUp(t testing.TB, major int) string {
 	t.Helper()
-	if os.Getenv("BELLHOP_VM") == "required" {
-		t.Fatal(what)
-	}
-	t.Skip(what)
+	vm.Need(t)
+	return vm.CAgentCommand(major)
 }
 
 // startC runs the C agent on a unix socket and returns its path.
@@ -45,11 +32,21 @@ func startC(t testing.TB, args ...string) string {
 // the socket's path.
 func start(t testing.TB, program string, args ...string) string {
 	t.Helper()
-	dir := t.TempDir()
+	return startIn(t, t.TempDir(), program, false, args...)
+}
+
+// startIn runs an agent in dir. With frozen it finds there that an earlier
+// agent ended while file systems were frozen.
+func startIn(t testing.TB, dir, program string, frozen bool, args ...string) string {
+	t.Helper()
+	if frozen {
+		if err := os.WriteFile(filepath.Join(dir, "qga.state.isfrozen"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	path := filepath.Join(dir, "qga.sock")
 	cmd := exec.Command(program, append([]string{"-m", "unix-listen", "-p", path, "-t", dir}, args...)...)
 	cmd.Dir = dir
-	cmd.Stderr = os.Stderr
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +54,7 @@ func start(t testing.TB, program string, args ...string) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for range 200 {
+	for range 500 {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			conn.Close()

@@ -1,0 +1,31 @@
+package main
+
+import (
+	"slices"
+
+	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/config"
+	"github.com/bellhop-vm/bellhop/internal/guest/clock"
+	"github.com/bellhop-vm/bellhop/internal/guest/exec"
+	"github.com/bellhop-vm/bellhop/internal/guest/files"
+	"github.com/bellhop-vm/bellhop/internal/guest/system"
+	"github.com/bellhop-vm/bellhop/internal/logging"
+	"github.com/bellhop-vm/bellhop/internal/state"
+)
+
+// commands is what the agent offers on Linux, besides the commands about the
+// agent itself.
+func commands(cfg *config.Config, st *state.State, log *logging.Logger) []agent.Handler {
+	return slices.Concat(
+		clock.Commands(),
+		files.Commands(files.New(files.Config{
+			Handles: st,
+			Audit:   log.Auditf,
+		})),
+		exec.Commands(exec.New(exec.Config{
+			Grace: cfg.ExecPipeGrace,
+			Audit: log.Auditf,
+		})),
+		system.Commands(system.System{}),
+	)
+}
