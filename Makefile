@@ -73,6 +73,10 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 bench: setup build ## measure the same work done by the C agent and by ours
 	go run ./bench
 
+.PHONY: docs
+docs: ## make docs/coverage.md anew
+	go run ./test/coverage > docs/coverage.md.new && mv docs/coverage.md.new docs/coverage.md
+
 .PHONY: demo
 demo: setup build ## boot a guest and ask our agent in it, in under two minutes
 	@go run ./test/demo
