@@ -1,0 +1,238 @@
+//go:build unix
+
+package files
+
+import (
+	"context"
+	"fmt"
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/qga"
+)
+
+// DefaultMaxOpen is how many files are open at a time unless configured. It is
+// what systemd's usual limit of 1024 descriptors would leave to the C agent.
+const DefaultMaxOpen = 1000
+
+// Handles makes file handles. No handle is ever returned twice.
+type Handles interface {
+	NextHandle() (int64, error)
+}
+
+// Config is what a Table needs.
+type Config struct {
+	Handles Handles
+	// MaxOpen is how many files may be open at a time; zero stands for
+	// DefaultMaxOpen. It is never more than half of the process's limit on
+	// descriptors, or an agent that is out of them could not even be told to
+	// close some.
+	MaxOpen int
+	// Audit records what was opened and closed. Nil records nothing.
+	Audit func(format string, args ...any)
+}
+
+// A Table holds the open files. It is safe for concurrent use.
+type Table struct {
+	handles Handles
+	audit   func(format string, args ...any)
+	max     int
+	scratch scratch
+
+	mu     sync.Mutex
+	files  map[qga.Handle]*file
+	places int // taken, also by files that are being opened or closed
+}
+
+// New returns a Table without any files.
+func New(c Config) *Table {
+	t := &Table{handles: c.Handles, audit: c.Audit, max: c.MaxOpen, files: map[qga.Handle]*file{}}
+	if t.max <= 0 {
+		t.max = DefaultMaxOpen
+	}
+	var limit unix.Rlimit
+	if unix.Getrlimit(unix.RLIMIT_NOFILE, &limit) == nil {
+		t.max = int(min(uint64(t.max), uint64(limit.Cur)/2))
+	}
+	if t.audit == nil {
+		t.audit = func(string, ...any) {}
+	}
+	return t
+}
+
+// Commands returns the commands on the files of t.
+func Commands(t *Table) []agent.Handler {
+	return []agent.Handler{
+		agent.Handle(qga.FileOpen, t.open),
+		agent.Handle(qga.FileClose, t.close),
+		agent.HandleStream(qga.FileRead, t.read),
+		agent.Handle(qga.FileWrite, t.write),
+		agent.Handle(qga.FileSeek, t.seek),
+		agent.Handle(qga.FileFlush, t.flush),
+	}
+}
+
+func (t *Table) open(_ context.Context, args qga.FileOpenArgs) (qga.Handle, error) {
+	mode := "r"
+	if args.Mode != nil {
+		mode = *args.Mode
+	}
+	t.audit("guest-file-open called, filepath: %s, mode: %s", args.Path, mode)
+
+	if err := t.takePlace(); err != nil {
+		return 0, openFailed(args.Path, mode, err)
+	}
+	fd, err := open(args.Path, mode)
+	if err != nil {
+		t.returnPlace()
+		return 0, err
+	}
+	n, err := t.handles.NextHandle()
+	if err != nil {
+		unix.Close(fd)
+		t.returnPlace()
+		return 0, err
+	}
+	handle := qga.Handle(n)
+	t.mu.Lock()
+	t.files[handle] = &file{fd: fd, handle: handle, turn: make(chan struct{}, 1)}
+	t.mu.Unlock()
+	t.audit("guest-file-open, handle: %d", handle)
+	return handle, nil
+}
+
+// takePlace fails as the kernel does when there are too many files.
+func (t *Table) takePlace() error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.places >= t.max {
+		return unix.EMFILE
+	}
+	t.places++
+	return nil
+}
+
+func (t *Table) returnPlace() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.places--
+}
+
+// find returns the file of a handle.
+func (t *Table) find(h qga.Handle) (*file, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	f := t.files[h]
+	if f == nil {
+		return nil, notFound(h)
+	}
+	return f, nil
+}
+
+// close forgets the handle in any case: after a failed close(2) the descriptor
+// is gone as well.
+//
+// A read whose client is slow to take its reply may keep the file for as long
+// as it likes. close does not wait for that: the file is closed after it.
+func (t *Table) close(ctx context.Context, args qga.HandleArgs) (qga.Empty, error) {
+	t.audit("guest-file-close called, handle: %d", args.Handle)
+	t.mu.Lock()
+	f := t.files[args.Handle]
+	delete(t.files, args.Handle)
+	t.mu.Unlock()
+	if f == nil {
+		return qga.Empty{}, notFound(args.Handle)
+	}
+	if f.acquire(ctx) != nil {
+		go func() {
+			f.turn <- struct{}{}
+			_ = t.finish(f) // nobody is left to be told
+		}()
+		return qga.Empty{}, nil
+	}
+	if err := t.finish(f); err != nil {
+		return qga.Empty{}, fmt.Errorf("failed to close handle: %s", strerror.Text(err))
+	}
+	return qga.Empty{}, nil
+}
+
+// finish closes a file that has been acquired.
+func (t *Table) finish(f *file) error {
+	defer t.returnPlace()
+	defer f.release()
+	f.closed = true
+	return unix.Close(f.fd)
+}
+
+func (t *Table) seek(ctx context.Context, args qga.FileSeekArgs) (qga.FileSeekResult, error) {
+	f, err := t.find(args.Handle)
+	if err != nil {
+		return qga.FileSeekResult{}, err
+	}
+	var whence int
+	switch args.Whence {
+	case qga.SeekSet:
+		whence = unix.SEEK_SET
+	case qga.SeekCur:
+		whence = unix.SEEK_CUR
+	case qga.SeekEnd:
+		whence = unix.SEEK_END
+	default:
+		return qga.FileSeekResult{}, fmt.Errorf("invalid whence code %d", args.Whence)
+	}
+	if err := f.acquire(ctx); err != nil {
+		return qga.FileSeekResult{}, err
+	}
+	defer f.release()
+	position, err := unix.Seek(f.fd, args.Offset, whence)
+	if err != nil {
+		return qga.FileSeekResult{}, fmt.Errorf("failed to seek file: %s", strerror.Text(err))
+	}
+	return qga.FileSeekResult{Position: position}, nil
+}
+
+// flush has nothing to do, as no data are held back. It is fflush, not fsync:
+// it promises nothing about the disk.
+func (t *Table) flush(_ context.Context, args qga.HandleArgs) (qga.Empty, error) {
+	_, err := t.find(args.Handle)
+	return qga.Empty{}, err
+}
+
+// write writes all or fails, as the C agent does, because clients exist that
+// do not look at the count: an error that cut a write short is reported even
+// when something was written, and the position tells how much. But what a FIFO
+// or a terminal has no room for at the moment is no error when it took a part:
+// there the count is the only way to tell.
+func (t *Table) write(ctx context.Context, args qga.FileWriteArgs) (qga.FileWriteResult, error) {
+	f, err := t.find(args.Handle)
+	if err != nil {
+		return qga.FileWriteResult{}, err
+	}
+	data := args.Data
+	if args.Count != nil {
+		if *args.Count < 0 || *args.Count > int64(len(data)) {
+			return qga.FileWriteResult{}, invalidCount(*args.Count)
+		}
+		data = data[:*args.Count]
+	}
+	if err := f.acquire(ctx); err != nil {
+		return qga.FileWriteResult{}, err
+	}
+	defer f.release()
+	n, err := f.write(data)
+	if err != nil && (n == 0 || err != unix.EAGAIN) {
+		return qga.FileWriteResult{}, fmt.Errorf("failed to write to file: %s", strerror.Text(err))
+	}
+	return qga.FileWriteResult{Count: int64(n)}, nil
+}
+
+func invalidCount(n int64) error {
+	return fmt.Errorf("value '%d' is invalid for argument count", n)
+}
+
+func notFound(h qga.Handle) error {
+	return fmt.Errorf("handle '%d' has not been found", h)
+}

@@ -1,0 +1,3 @@
+// Package system tells what the guest is: its name, its operating system and
+// its time zone.
+package system
