@@ -23,8 +23,11 @@ func commands(cfg *config.Config, st *state.State, log *logging.Logger) []agent.
 			Audit:   log.Auditf,
 		})),
 		exec.Commands(exec.New(exec.Config{
-			Grace: cfg.ExecPipeGrace,
-			Audit: log.Auditf,
+			Grace:      cfg.ExecPipeGrace,
+			Lifetime:   &cfg.ExecResultLifetime,
+			MaxRecords: cfg.ExecMaxRecords,
+			MaxOutput:  cfg.ExecMaxOutput,
+			Audit:      log.Auditf,
 		})),
 		system.Commands(system.System{}),
 	)

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"strconv"
@@ -91,7 +92,7 @@ type Extensions struct {
 	// ExecMaxRecords and ExecMaxOutput bound how many guest-exec processes are
 	// remembered and how many bytes of their output are held, all together.
 	ExecMaxRecords int
-	ExecMaxOutput  int64
+	ExecMaxOutput  int
 
 	// LogTarget is where the log goes when there is no LogFile.
 	LogTarget LogTarget
@@ -112,7 +113,7 @@ func defaultExtensions() Extensions {
 		ExecPipeGrace:      2 * time.Second,
 		ExecResultLifetime: 10 * time.Minute,
 		ExecMaxRecords:     1024,
-		ExecMaxOutput:      64 << 20,
+		ExecMaxOutput:      128 << 20,
 		LogTarget:          LogStderr,
 	}
 }
@@ -353,7 +354,8 @@ func (x *Extensions) assign(key, value string) (err error) {
 		n, err = parseNumber(value, 1, 1<<20)
 		x.ExecMaxRecords = int(n)
 	case "exec-max-output":
-		x.ExecMaxOutput, err = parseNumber(value, 1, 1<<50)
+		n, err = parseNumber(value, 1, 1<<40)
+		x.ExecMaxOutput = int(min(n, math.MaxInt))
 	case "log-target":
 		switch t := LogTarget(value); t {
 		case LogStderr, LogSyslog, LogJournal:

@@ -36,7 +36,7 @@ func (c *Config) Dump() []byte {
 	b = appendText(b, "exec-pipe-grace", seconds(c.ExecPipeGrace))
 	b = appendText(b, "exec-result-lifetime", seconds(c.ExecResultLifetime))
 	b = appendText(b, "exec-max-records", strconv.Itoa(c.ExecMaxRecords))
-	b = appendText(b, "exec-max-output", strconv.FormatInt(c.ExecMaxOutput, 10))
+	b = appendText(b, "exec-max-output", strconv.Itoa(c.ExecMaxOutput))
 	return appendText(b, "log-target", string(c.LogTarget))
 }
 

@@ -30,7 +30,15 @@ type Config struct {
 	// program left behind. Later output is thrown away. Zero is as long as it
 	// takes, which is what the C agent does.
 	Grace time.Duration
-	// Audit records what was run. Nil records nothing.
+	// Lifetime is how long an outcome is kept after its first report; nil is
+	// DefaultLifetime. With zero it is forgotten with the report, as by the
+	// C agent.
+	Lifetime *time.Duration
+	// MaxRecords bounds how many programs are running or remembered, MaxOutput
+	// how many bytes of their output are kept; zero stands for the defaults.
+	MaxRecords, MaxOutput int
+	// Audit records what was run; asking for the outcome leaves no trace. Nil
+	// records nothing.
 	Audit func(format string, args ...any)
 }
 
@@ -51,7 +59,7 @@ type Processes struct {
 func New(c Config) *Processes {
 	hideDescriptors()
 	p := &Processes{grace: c.Grace, audit: c.Audit}
-	p.records = records{limits: defaultLimits, mu: &p.mu, byPID: map[int64]*record{}}
+	p.records = records{limits: limitsOf(c), mu: &p.mu, byPID: map[int64]*record{}}
 	if p.audit == nil {
 		p.audit = func(string, ...any) {}
 	}
@@ -215,7 +223,6 @@ func (p *Processes) returnInput(n int) {
 }
 
 func (p *Processes) status(_ context.Context, args qga.ExecStatusArgs, w *wire.Writer) error {
-	p.audit("guest-exec-status called, pid: %d", args.PID)
 	p.mu.Lock()
 	r := p.byPID[args.PID]
 	if r == nil {

@@ -20,13 +20,36 @@ type limits struct {
 	unseenFor   time.Duration
 }
 
+// What Config stands for where it says nothing.
+const (
+	DefaultLifetime   = 10 * time.Minute
+	DefaultMaxRecords = 1024
+	DefaultMaxOutput  = 128 << 20
+)
+
+// limitsOf returns the limits that c asks for.
+func limitsOf(c Config) limits {
+	l := defaultLimits
+	if c.Lifetime != nil {
+		l.seenFor = *c.Lifetime
+	}
+	if c.MaxRecords > 0 {
+		l.maxRecords = c.MaxRecords
+	}
+	if c.MaxOutput > 0 {
+		l.maxOutput = c.MaxOutput
+		l.maxReported = min(l.maxReported, c.MaxOutput)
+	}
+	return l
+}
+
 var defaultLimits = limits{
 	// How many programs are running or remembered. The descriptors of so many
 	// running ones, up to four each, are a fraction of what a process may have.
-	maxRecords: 1024,
+	maxRecords: DefaultMaxRecords,
 	// How many bytes of output are kept: of four programs that print as much
 	// as the protocol lets them.
-	maxOutput: 128 << 20,
+	maxOutput: DefaultMaxOutput,
 	// How many of these bytes the host has seen already: one full stream, in
 	// case that a reply got lost. The latest report is kept in any case.
 	maxReported: streamMax,
@@ -38,7 +61,7 @@ var defaultLimits = limits{
 	// How long after its first report an outcome is kept. A host that lost
 	// the reply asks again after seconds or, if the guest was moved or
 	// suspended meanwhile, minutes.
-	seenFor: 10 * time.Minute,
+	seenFor: DefaultLifetime,
 	// How long an outcome is kept that nobody asks for: a bit longer than
 	// a day, for hosts that look after their jobs daily.
 	unseenFor: 25 * time.Hour,
