@@ -1,3 +1,5 @@
+//go:build linux
+
 // Qemu-ga is the QEMU guest agent: it runs in a virtual machine and lets the
 // host look after it. It takes the place of the C agent of the same name.
 package main

@@ -7,8 +7,3 @@
 // whose events are edge-triggered, and what has to be tried again is tried
 // once a second.
 package channel
-
-import "time"
-
-// retry is how long to wait before a device that has gone is opened again.
-const retry = time.Second

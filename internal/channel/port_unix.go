@@ -17,6 +17,9 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
 
+// retry is how long to wait before a device that has gone is opened again.
+const retry = time.Second
+
 // A Port is a character device with the host at its other end: a virtio-serial
 // port or a serial line. It yields one stream after another.
 //
@@ -27,6 +30,9 @@ import (
 type Port struct {
 	path string
 	open func(path string) (*os.File, error)
+	// line says that this is a serial line: reading nothing means that it has
+	// hung up and is of no use any more, not that the host is away.
+	line bool
 
 	file *os.File
 	raw  syscall.RawConn
@@ -35,19 +41,18 @@ type Port struct {
 	// first holds what has been read while waiting for a client.
 	first  [4096]byte
 	unread []byte
-	err    error
+	// last is the client that is there, or was there last.
+	last *stay
 }
 
 // OpenVirtioSerial opens the virtio-serial port at path.
 func OpenVirtioSerial(path string) (*Port, error) {
-	return newPort(path, func(path string) (*os.File, error) {
-		return os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	})
+	p := &Port{path: path, open: openDevice}
+	return p, p.reopen()
 }
 
-func newPort(path string, open func(string) (*os.File, error)) (*Port, error) {
-	p := &Port{path: path, open: open}
-	return p, p.reopen()
+func openDevice(path string) (*os.File, error) {
+	return os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
 }
 
 func (p *Port) reopen() error {
@@ -69,9 +74,16 @@ func (p *Port) reopen() error {
 	return nil
 }
 
-// Accept waits until the host sends something. The stream before must have
-// been closed.
+// Accept waits until the host sends something. There is one client at a time:
+// it waits first until the stream before has been closed.
 func (p *Port) Accept(ctx context.Context) (io.ReadWriteCloser, error) {
+	if p.last != nil {
+		select {
+		case <-p.last.left:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 	for {
 		if p.file == nil {
 			if err := sleepUntil(ctx, p.opened.Add(retry)); err != nil {
@@ -87,7 +99,8 @@ func (p *Port) Accept(ctx context.Context) (io.ReadWriteCloser, error) {
 		}
 		if err == nil {
 			p.unread = p.first[:n]
-			return &stay{port: p}, nil
+			p.last = &stay{port: p, left: make(chan struct{})}
+			return p.last, nil
 		}
 		p.lose()
 	}
@@ -102,8 +115,11 @@ func (p *Port) wait(ctx context.Context) (n int, err error) {
 	defer stop()
 	pollErr := p.raw.Read(func(fd uintptr) bool {
 		n, err = read(fd, p.first[:])
-		// No bytes: the host is not there. Its coming is no event, but what
-		// it sends is.
+		if n == 0 && err == nil && p.line {
+			err = io.EOF
+		}
+		// No bytes from a virtio-serial port: the host is not there. Its
+		// coming is no event, but what it sends is.
 		return n > 0 || err != nil && err != unix.EAGAIN
 	})
 	return n, errors.Join(err, pollErr)
@@ -130,7 +146,14 @@ var past = time.Unix(1, 0)
 type stay struct {
 	port *Port
 	over atomic.Bool
+	left chan struct{} // closed when it is over and the Port is free
+	// answering says that something was written since the last read.
+	answering bool
 }
+
+// arrival is how long after its first bytes a host may take to be there. The
+// kernel learns of both by different ways, and of the host by the slower one.
+const arrival = time.Second
 
 func (s *stay) Read(b []byte) (n int, err error) {
 	p := s.port
@@ -151,31 +174,48 @@ func (s *stay) Read(b []byte) (n int, err error) {
 	case n == 0:
 		return 0, io.EOF
 	}
+	s.answering = false
 	return n, nil
 }
 
+// Write writes all of b, unless the host leaves. Nobody is there also when the
+// host has just come, as far as the kernel knows; but not after a part of the
+// reply went to it. The rest would wait for the next client, to whom it means
+// nothing.
 func (s *stay) Write(b []byte) (n int, err error) {
+	var waiting bool
 	for n < len(b) {
 		var m int
 		pollErr := s.port.raw.Write(func(fd uintptr) bool {
 			m, err = unix.Write(int(fd), b[n:])
-			switch err {
-			case unix.EINTR:
+			switch {
+			case err == unix.EINTR:
 				m, err = 0, nil
-			case unix.EAGAIN:
-				if !hungUp(fd) {
+			case err == unix.EAGAIN && !hungUp(fd):
+				return false
+			case err == unix.EAGAIN && s.answering:
+				err = unix.EPIPE
+			case err == unix.EAGAIN:
+				if waiting {
 					return false
 				}
-				// The reply would wait for the next client, to whom it means
-				// nothing.
-				err = unix.EPIPE
+				waiting = true
+				err = s.SetWriteDeadline(time.Now().Add(arrival))
+				return err != nil
 			}
 			return true
 		})
-		if err = errors.Join(err, pollErr); err != nil {
+		if pollErr != nil {
+			return n, pollErr
+		}
+		if err != nil {
 			return n, err
 		}
 		n += m
+		s.answering = true
+	}
+	if waiting {
+		return n, s.SetWriteDeadline(time.Time{})
 	}
 	return n, nil
 }
@@ -187,11 +227,23 @@ func hungUp(fd uintptr) bool {
 	return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
 }
 
+// SetReadDeadline sets the time until which reads wait.
 func (s *stay) SetReadDeadline(t time.Time) error {
+	return s.setDeadline(s.port.file.SetReadDeadline, t)
+}
+
+// SetWriteDeadline sets the time until which writes wait.
+func (s *stay) SetWriteDeadline(t time.Time) error {
+	return s.setDeadline(s.port.file.SetWriteDeadline, t)
+}
+
+func (s *stay) setDeadline(set func(time.Time) error, t time.Time) error {
+	err := set(t)
 	if s.over.Load() {
-		return os.ErrClosed
+		// Close may have come first, and its deadline is for good.
+		return errors.Join(os.ErrClosed, set(past))
 	}
-	return s.port.file.SetReadDeadline(t)
+	return err
 }
 
 // Close ends the client's time, and a read or write that is under way. The
@@ -200,6 +252,7 @@ func (s *stay) Close() error {
 	if s.over.Swap(true) {
 		return os.ErrClosed
 	}
+	defer close(s.left)
 	return s.port.file.SetDeadline(past)
 }
 

@@ -10,22 +10,25 @@ import (
 // OpenSerial opens the serial line at path and makes it raw. When it hangs up
 // it is opened again.
 func OpenSerial(path string) (*Port, error) {
-	return newPort(path, func(path string) (*os.File, error) {
-		f, err := os.OpenFile(path, os.O_RDWR|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-		if err != nil {
-			return nil, err
-		}
-		raw, err := f.SyscallConn()
-		if err == nil {
-			ctlErr := raw.Control(func(fd uintptr) { err = makeRaw(int(fd)) })
-			err = errors.Join(err, ctlErr)
-		}
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		return f, nil
-	})
+	p := &Port{path: path, open: openLine, line: true}
+	return p, p.reopen()
+}
+
+func openLine(path string) (*os.File, error) {
+	f, err := openDevice(path)
+	if err != nil {
+		return nil, err
+	}
+	raw, err := f.SyscallConn()
+	if err == nil {
+		ctlErr := raw.Control(func(fd uintptr) { err = makeRaw(int(fd)) })
+		err = errors.Join(err, ctlErr)
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
 }
 
 // makeRaw sets the line such that every byte passes as it is: 38400 baud with

@@ -275,9 +275,24 @@ func TestWriterLarge(t *testing.T) {
 func TestDecodeBase64(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		// What the C agent makes of these.
-		{"", ""}, {"Y", ""}, {"YQ", ""}, {"YQ=", ""}, {"YQ==", "a"}, {"YWI", ""}, {"YWI=", "ab"}, {"=", ""},
-		{"====", "\x00"}, {"YQ==YQ==", "aa"}, {"Y=Q=", "\x60\x04"}, {"=YQ=", "\x01\x84"}, {"YW=I", "a\x08"},
-		{"Y\nQ\n=\n=", "a"}, {"YQ==\n", "a"}, {"YWJj=", "abc"}, {"YWJj====", "abc\x00"}, {"YWJjYW==YWJj", "abcaabc"},
+		{"", ""},
+		{"Y", ""},
+		{"YQ", ""},
+		{"YQ=", ""},
+		{"YQ==", "a"},
+		{"YWI", ""},
+		{"YWI=", "ab"},
+		{"=", ""},
+		{"====", "\x00"},
+		{"YQ==YQ==", "aa"},
+		{"Y=Q=", "\x60\x04"},
+		{"=YQ=", "\x01\x84"},
+		{"YW=I", "a\x08"},
+		{"Y\nQ\n=\n=", "a"},
+		{"YQ==\n", "a"},
+		{"YWJj=", "abc"},
+		{"YWJj====", "abc\x00"},
+		{"YWJjYW==YWJj", "abcaabc"},
 		{"aGVsbG8", "hel"},
 	} {
 		got, err := decodeBase64([]byte(tt.in))

@@ -799,7 +799,7 @@ func (r *Reader) finishString() string {
 func (r *Reader) finishNumber() {
 	text := r.tape[r.start:]
 	r.tape = r.tape[:r.start]
-	if bytes.IndexAny(text, ".eE") < 0 {
+	if !bytes.ContainsAny(text, ".eE") {
 		s := string(text[:min(len(text), len("-18446744073709551615")+1)])
 		if i, err := strconv.ParseInt(s, 10, 64); err == nil {
 			r.scalar(Int, uint64(i))

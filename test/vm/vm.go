@@ -238,7 +238,7 @@ func (g *Guest) args(c *Config) []string {
 		id := "port" + strconv.Itoa(i)
 		args = append(args,
 			"-chardev", "socket,server=on,wait=off,id="+id+",path="+g.PortSocket(agent.Port),
-			"-device", "virtserialport,bus=ports.0,chardev="+id+",name="+agent.Port)
+			"-device", "virtserialport,bus=ports.0,id="+id+",chardev="+id+",name="+agent.Port)
 	}
 	return append(args, c.QEMUArgs...)
 }
