@@ -14,6 +14,7 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/qga"
+	"github.com/bellhop-vm/bellhop/qga/wire"
 )
 
 // maxSessions bounds how many clients of one channel are served at a time.
@@ -104,7 +105,7 @@ func (a *Agent) info(context.Context, qga.Empty) (qga.AgentInfo, error) {
 // enabled asks the gates.
 func (a *Agent) enabled(h *Handler) bool {
 	for _, g := range a.gates {
-		if v := g(h.Info); v != Pass {
+		if v := g(&h.Info); v != Pass {
 			return v == Allow
 		}
 	}
@@ -163,12 +164,12 @@ func waitFor(group *sync.WaitGroup, limit time.Duration) bool {
 
 // run carries out a command. A panic in a handler costs its caller an error,
 // not every client the agent.
-func (a *Agent) run(h *Handler, serve func() error) (err error) {
+func (a *Agent) run(ctx context.Context, h *Handler, args wire.Value, w *wire.Writer) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			a.log.Warningf("%s failed in a way it never should: %v", h.Name, p)
 			err = fmt.Errorf("internal error in %s", h.Name)
 		}
 	}()
-	return serve()
+	return h.serve(ctx, args, w)
 }

@@ -18,14 +18,14 @@ const (
 
 // A Gate decides whether a command may run now. guest-info asks the same gates
 // as dispatch does, so what it reports as enabled is what would run.
-type Gate func(qga.Info) Verdict
+type Gate func(*qga.Info) Verdict
 
 // FrozenGate lets nothing but the commands that are safe while file systems
 // are frozen pass as long as frozen reports so. These it allows whatever the
 // lists behind it say: a guest in which nobody may call guest-fsfreeze-thaw
 // must not stay frozen.
 func FrozenGate(frozen func() bool) Gate {
-	return func(c qga.Info) Verdict {
+	return func(c *qga.Info) Verdict {
 		switch {
 		case !frozen():
 			return Pass
@@ -40,7 +40,7 @@ func FrozenGate(frozen func() bool) Gate {
 // ListGate obeys the administrator's lists: with an allow list only what is on
 // it may run, and nothing that is on the block list.
 func ListGate(allow, block []string) Gate {
-	return func(c qga.Info) Verdict {
+	return func(c *qga.Info) Verdict {
 		if len(allow) > 0 && !slices.Contains(allow, c.Name) || slices.Contains(block, c.Name) {
 			return Deny
 		}

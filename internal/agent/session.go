@@ -123,7 +123,7 @@ func (s *session) serve(ctx context.Context, v wire.Value) error {
 		args = req.Args
 	}
 	s.w.BeginReturn(h.Name == qga.SyncDelimited.Name)
-	err = s.agent.run(h, func() error { return h.serve(ctx, args, s.w) })
+	err = s.agent.run(ctx, h, args, s.w)
 	switch {
 	case err != nil:
 		if !s.w.Error(req.ID, req.HasID, protocolError(err)) {

@@ -30,9 +30,6 @@ const retry = time.Second
 type Port struct {
 	path string
 	open func(path string) (*os.File, error)
-	// line says that this is a serial line: reading nothing means that it has
-	// hung up and is of no use any more, not that the host is away.
-	line bool
 
 	file *os.File
 	raw  syscall.RawConn
@@ -115,8 +112,8 @@ func (p *Port) wait(ctx context.Context) (n int, err error) {
 	defer stop()
 	pollErr := p.raw.Read(func(fd uintptr) bool {
 		n, err = read(fd, p.first[:])
-		if n == 0 && err == nil && p.line {
-			err = io.EOF
+		if n == 0 && err == nil && events(fd)&unix.POLLERR != 0 {
+			err = io.EOF // a line that has hung up, for good
 		}
 		// No bytes from a virtio-serial port: the host is not there. Its
 		// coming is no event, but what it sends is.
@@ -222,9 +219,16 @@ func (s *stay) Write(b []byte) (n int, err error) {
 
 // hungUp reports whether nobody is at the other end.
 func hungUp(fd uintptr) bool {
+	return events(fd)&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+}
+
+// events returns what poll(2) has to say of a device.
+func events(fd uintptr) int16 {
 	fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
-	_, err := unix.Poll(fds, 0)
-	return err == nil && fds[0].Revents&(unix.POLLHUP|unix.POLLERR|unix.POLLNVAL) != 0
+	if _, err := unix.Poll(fds, 0); err != nil {
+		return 0
+	}
+	return fds[0].Revents
 }
 
 // SetReadDeadline sets the time until which reads wait.

@@ -10,7 +10,7 @@ import (
 // OpenSerial opens the serial line at path and makes it raw. When it hangs up
 // it is opened again.
 func OpenSerial(path string) (*Port, error) {
-	p := &Port{path: path, open: openLine, line: true}
+	p := &Port{path: path, open: openLine}
 	return p, p.reopen()
 }
 

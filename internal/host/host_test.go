@@ -46,7 +46,7 @@ func serve(t *testing.T, path string, fn func(context.Context, net.Conn)) {
 // guest puts an agent of ours, in which guest-exec is turned off, at the socket.
 func guest(t *testing.T, path string) {
 	t.Helper()
-	noExec := func(c qga.Info) agent.Verdict {
+	noExec := func(c *qga.Info) agent.Verdict {
 		if c.Name == qga.Exec.Name {
 			return agent.Deny
 		}
