@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"sync/atomic"
@@ -33,11 +34,11 @@ var version = "devel"
 
 func main() {
 	boundProcessors()
-	os.Exit(run())
+	os.Exit(launch())
 }
 
-// run is main with an exit status.
-func run() int {
+// launch is main with an exit status.
+func launch() int {
 	// Little of the heap is garbage, and nobody waits for the collector.
 	debug.SetGCPercent(25)
 
@@ -96,6 +97,11 @@ func run() int {
 func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, child *daemonize.Daemon, fd int) error {
 	for _, w := range cfg.Warnings {
 		log.Warningf("%s", w)
+	}
+	if cfg.Daemon {
+		if err := anchorPaths(cfg); err != nil {
+			return err
+		}
 	}
 	isFrozen, err := state.Frozen(cfg.StateDir)
 	if err != nil {
@@ -162,6 +168,26 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 		return nil
 	}
 	return err
+}
+
+// anchorPaths makes the paths absolute that are used again after the daemon has
+// gone to the root directory. A socket's path is not: it is used once, and its
+// length is limited.
+func anchorPaths(cfg *config.Config) error {
+	paths := []*string{&cfg.LogFile, &cfg.PidFile, &cfg.StateDir, &cfg.FsfreezeHook}
+	if cfg.Method == config.MethodVirtioSerial || cfg.Method == config.MethodISASerial {
+		paths = append(paths, &cfg.Path)
+	}
+	for _, p := range paths {
+		if *p == "" {
+			continue
+		}
+		var err error
+		if *p, err = filepath.Abs(*p); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // target is where the log goes as long as there is no log file.
