@@ -5,10 +5,10 @@ package root
 
 import (
 	"errors"
-	"io"
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 )
@@ -33,19 +33,39 @@ func (d Dir) Path(name string) string {
 }
 
 // ReadFile returns the contents of a file. It does not trust the size that the
-// file claims, which in /proc and /sys is wrong, and it opens nothing that
-// could make it wait.
+// file claims, which in /proc and /sys is wrong. It never waits: what would have
+// to is EAGAIN. That is also why it leaves the runtime's poller out, which would
+// wait, and costs more than the reading where files are as short as those.
 func (d Dir) ReadFile(name string) ([]byte, error) {
-	f, err := os.OpenFile(d.Path(name), os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	fail := func(op string, err error) error { return &os.PathError{Op: op, Path: name, Err: err} }
+	const flags = syscall.O_RDONLY | syscall.O_NONBLOCK | syscall.O_CLOEXEC
+	fd, err := syscall.Open(d.Path(name), flags, 0)
+	for err == syscall.EINTR {
+		fd, err = syscall.Open(d.Path(name), flags, 0)
+	}
 	if err != nil {
-		return nil, err
+		return nil, fail("open", err)
 	}
-	defer f.Close()
-	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err == nil && len(data) > maxFile {
-		err = &os.PathError{Op: "read", Path: name, Err: errLarge}
+	defer syscall.Close(fd)
+	data := make([]byte, 0, 512)
+	for {
+		n, err := syscall.Read(fd, data[len(data):cap(data)])
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return data, fail("read", err)
+		case n == 0:
+			return data, nil
+		default:
+			data = data[:len(data)+n]
+		}
+		if len(data) > maxFile {
+			return data, fail("read", errLarge)
+		}
+		if len(data) == cap(data) {
+			data = slices.Grow(data, len(data))
+		}
 	}
-	return data, err
 }
 
 // ReadLine returns the contents of an attribute: a short file, without the
@@ -106,12 +126,15 @@ func (d Dir) Resolve(name string) (string, error) {
 	return resolved, nil
 }
 
-// Store writes s to an attribute that exists.
+// Store writes s to an attribute that exists. What the driver says to that is the
+// result: were the file in the runtime's care, EAGAIN would be waited out, for
+// ever, as the kernel never tells that such a file has become writable.
 func (d Dir) Store(name, s string) error {
-	f, err := os.OpenFile(d.Path(name), os.O_WRONLY, 0)
+	fd, err := syscall.Open(d.Path(name), syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return &os.PathError{Op: "open", Path: name, Err: err}
 	}
+	f := os.NewFile(uintptr(fd), name)
 	_, err = f.WriteString(s)
 	return errors.Join(err, f.Close())
 }

@@ -1,0 +1,157 @@
+package cpus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/qga"
+)
+
+const cpuDir = "/sys/devices/system/cpu"
+
+// A System is where to look. Its zero value is the running system.
+type System struct {
+	Root root.Dir
+}
+
+// Commands returns the commands of this package.
+func Commands(s System) []agent.Handler {
+	return []agent.Handler{
+		agent.Handle(qga.GetVCPUs, s.vcpus),
+		agent.Handle(qga.SetVCPUs, s.setVCPUs),
+		agent.Handle(qga.GetCPUStats, s.stats),
+		agent.Handle(qga.GetLoad, load),
+	}
+}
+
+// errNoSwitch is the answer of a processor that is always online, which on most
+// machines is the first.
+var errNoSwitch = errors.New("no file to take it offline by")
+
+// vcpus lists the processors in the order of their numbers.
+func (s System) vcpus(context.Context, qga.Empty) ([]qga.VCPU, error) {
+	ids, err := s.Root.Numbered(cpuDir, "cpu")
+	if err != nil {
+		return nil, fmt.Errorf("failed to list entries: %s: %w", cpuDir, strerror.Reason(err))
+	}
+	list := make([]qga.VCPU, 0, len(ids))
+	for _, id := range ids {
+		online, err := s.online(int64(id))
+		switch {
+		case errors.Is(err, errNoSwitch):
+			list = append(list, qga.VCPU{LogicalID: int64(id), Online: true, CanOffline: new(false)})
+		case err == nil:
+			list = append(list, qga.VCPU{LogicalID: int64(id), Online: online, CanOffline: new(true)})
+		case errors.Is(err, fs.ErrNotExist): // unplugged since it was listed
+		default:
+			return nil, err
+		}
+	}
+	return list, nil
+}
+
+// setVCPUs stops at the first failure. The client learns its cause when it
+// begins the next request with that processor.
+func (s System) setVCPUs(_ context.Context, args qga.SetVCPUsArgs) (int64, error) {
+	for i, v := range args.VCPUs {
+		if err := s.setVCPU(v.LogicalID, v.Online); err != nil {
+			if i > 0 {
+				return int64(i), nil
+			}
+			return 0, err
+		}
+	}
+	return int64(len(args.VCPUs)), nil
+}
+
+func (s System) setVCPU(id int64, online bool) error {
+	now, err := s.online(id)
+	switch {
+	case errors.Is(err, errNoSwitch):
+		if online {
+			return nil
+		}
+		return fmt.Errorf("logical processor #%d can't be offlined", id)
+	case err != nil:
+		return err
+	case now == online:
+		return nil
+	}
+	state := "0"
+	if online {
+		state = "1"
+	}
+	path := onlineFile(id)
+	return attributeError("pwrite", path, s.Root.Store(path, state))
+}
+
+// online returns the state of a processor, or errNoSwitch if it has but one.
+func (s System) online(id int64) (bool, error) {
+	path := onlineFile(id)
+	data, err := s.Root.ReadAttribute(path)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
+		dir := cpuPath(id)
+		if _, err := s.Root.ReadDir(dir); err != nil {
+			return false, fmt.Errorf("Could not open '%s': %w", dir, strerror.Reason(err))
+		}
+		return false, errNoSwitch
+	}
+	if err == nil && len(data) == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return false, attributeError("pread", path, err)
+	}
+	return data[0] != '0', nil
+}
+
+func cpuPath(id int64) string { return fmt.Sprintf("%s/cpu%d/", cpuDir, id) }
+
+// onlineFile has two slashes as it is part of error messages, and the C agent's
+// have.
+func onlineFile(id int64) string { return cpuPath(id) + "/online" }
+
+// attributeError words the failure of an operation on an attribute as the C
+// agent does; op is what it calls the operation if the attribute could be
+// opened.
+func attributeError(op, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if e, ok := errors.AsType[*fs.PathError](err); ok && e.Op == "open" {
+		return fmt.Errorf("could not open %s: %w", path, strerror.Reason(err))
+	}
+	return fmt.Errorf("%s(%q): %w", op, path, strerror.Reason(err))
+}
+
+func (s System) stats(context.Context, qga.Empty) ([]qga.CPUStats, error) {
+	const path = "/proc/stat"
+	data, err := s.Root.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("open(%q): %w", path, strerror.Reason(err))
+	}
+	return parseStat(string(data)), nil
+}
+
+// load asks the kernel, as getloadavg(3) does, rather than /proc/loadavg: the
+// numbers are finer, and there where /proc is not.
+func load(context.Context, qga.Empty) (qga.LoadAverage, error) {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return qga.LoadAverage{}, fmt.Errorf("sysinfo: %w", strerror.Reason(err))
+	}
+	const one = 1 << 16 // SI_LOAD_SHIFT of linux/sysinfo.h
+	return qga.LoadAverage{
+		Load1m:  float64(info.Loads[0]) / one,
+		Load5m:  float64(info.Loads[1]) / one,
+		Load15m: float64(info.Loads[2]) / one,
+	}, nil
+}

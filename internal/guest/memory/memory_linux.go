@@ -1,0 +1,172 @@
+package memory
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/qga"
+)
+
+const memoryDir = "/sys/devices/system/memory/"
+
+// A System is where to look. Its zero value is the running system.
+type System struct {
+	Root root.Dir
+}
+
+// Commands returns the commands of this package.
+func Commands(s System) []agent.Handler {
+	return []agent.Handler{
+		agent.Handle(qga.GetMemoryBlocks, s.blocks),
+		agent.Handle(qga.SetMemoryBlocks, s.setBlocks),
+		agent.Handle(qga.GetMemoryBlockInfo, s.blockInfo),
+	}
+}
+
+// blocks lists the blocks in the order of their numbers. A kernel that cannot
+// do without any of its memory has none.
+func (s System) blocks(context.Context, qga.Empty) ([]qga.MemoryBlock, error) {
+	indices, err := s.Root.Numbered(memoryDir, "memory")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return []qga.MemoryBlock{}, nil
+	case err != nil:
+		return nil, fmt.Errorf("Can't open directory%q: %w", memoryDir, strerror.Reason(err))
+	case len(indices) == 0:
+		return nil, errors.New("guest reported zero memory blocks!")
+	}
+	list := make([]qga.MemoryBlock, 0, len(indices))
+	for _, index := range indices {
+		b, err := s.block(index)
+		if errors.Is(err, fs.ErrNotExist) { // unplugged since it was listed
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, b)
+	}
+	return list, nil
+}
+
+func (s System) block(index uint64) (qga.MemoryBlock, error) {
+	b := qga.MemoryBlock{PhysIndex: index, Online: true, CanOffline: new(false)}
+	dir := blockDir(index)
+	state, err := s.attribute(dir, "state")
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, err := s.Root.ReadDir(dir); err != nil {
+			return b, fmt.Errorf("Could not open '%s': %w", dir, strerror.Reason(err))
+		}
+		return b, nil // always online
+	}
+	if err != nil {
+		return b, err
+	}
+	b.Online = isOnline(state)
+	removable, err := s.attribute(dir, "removable")
+	switch {
+	case err == nil:
+		*b.CanOffline = !strings.HasPrefix(removable, "0")
+	case !errors.Is(err, fs.ErrNotExist):
+		return b, err
+	}
+	return b, nil
+}
+
+// setBlocks has a result for each block; as a whole it never fails.
+func (s System) setBlocks(_ context.Context, args qga.SetMemoryBlocksArgs) ([]qga.MemoryBlockResult, error) {
+	results := make([]qga.MemoryBlockResult, len(args.MemBlks))
+	for i, b := range args.MemBlks {
+		response, err := s.setBlock(b.PhysIndex, b.Online)
+		results[i] = qga.MemoryBlockResult{PhysIndex: b.PhysIndex, Response: response}
+		if err != nil {
+			// An attribute without contents is an error without a number, and 0
+			// is what the C agent sends then.
+			errno, _ := errors.AsType[syscall.Errno](err)
+			results[i].ErrorCode = new(int64(errno))
+		}
+	}
+	return results, nil
+}
+
+func (s System) setBlock(index uint64, online bool) (qga.MemoryBlockResponse, error) {
+	dir := blockDir(index)
+	state, err := s.attribute(dir, "state")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return s.setStateless(dir, online, err)
+	case err != nil:
+		return qga.MemoryBlockFailed, err
+	case isOnline(state) == online:
+		return qga.MemoryBlockSuccess, nil
+	}
+	want := "offline"
+	if online {
+		want = "online"
+	}
+	if err := s.Root.Store(dir+"state", want); err != nil {
+		return qga.MemoryBlockFailed, err
+	}
+	return qga.MemoryBlockSuccess, nil
+}
+
+// isOnline counts a block that is on its way out as offline.
+func isOnline(state string) bool { return strings.HasPrefix(state, "online") }
+
+// setStateless finds the answer for a block that has no state, because it is
+// always online, because there is no such block, or because the kernel has no
+// blocks at all. The last two are told apart for the client's sake.
+func (s System) setStateless(dir string, online bool, missing error) (qga.MemoryBlockResponse, error) {
+	switch {
+	case !s.Root.Exists(memoryDir):
+		return qga.MemoryBlockNotSupported, missing
+	case !s.Root.Exists(dir):
+		return qga.MemoryBlockNotFound, missing
+	case !online:
+		return qga.MemoryBlockNotSupported, missing
+	}
+	return qga.MemoryBlockSuccess, nil
+}
+
+func (s System) blockInfo(context.Context, qga.Empty) (qga.MemoryBlockInfo, error) {
+	text, err := s.attribute(memoryDir, "block_size_bytes")
+	if err != nil {
+		if _, err := s.Root.ReadDir(memoryDir); err != nil {
+			return qga.MemoryBlockInfo{}, fmt.Errorf("open(%q): %w", memoryDir, strerror.Reason(err))
+		}
+		return qga.MemoryBlockInfo{}, err
+	}
+	size, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(text), "0x"), 16, 64)
+	if err != nil {
+		return qga.MemoryBlockInfo{}, fmt.Errorf("sysfs file \"block_size_bytes\": no hexadecimal number: %q", text)
+	}
+	return qga.MemoryBlockInfo{Size: size}, nil
+}
+
+func blockDir(index uint64) string { return fmt.Sprintf("%smemory%d/", memoryDir, index) }
+
+// attribute returns the contents of the file called name in dir. It is an error
+// if there are none. The errors are worded as the C agent does.
+func (s System) attribute(dir, name string) (string, error) {
+	data, err := s.Root.ReadAttribute(dir + name)
+	if err == nil && len(data) == 0 {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		op := "pread"
+		if e, ok := errors.AsType[*fs.PathError](err); ok && e.Op == "open" {
+			op = "open"
+		}
+		return "", fmt.Errorf("%s sysfs file %q: %w", op, name, strerror.Reason(err))
+	}
+	return string(data), nil
+}

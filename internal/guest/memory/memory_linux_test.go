@@ -1,0 +1,186 @@
+package memory
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/qga"
+)
+
+// tree makes a System of the files below the directory of memory blocks. A name
+// that ends in a slash is a directory; contents that begin with "->" are what a
+// symbolic link points to.
+func tree(t testing.TB, files map[string]string) System {
+	t.Helper()
+	dir := root.Dir(t.TempDir())
+	for name, contents := range files {
+		path := dir.Path(memoryDir + name)
+		err := os.MkdirAll(filepath.Dir(path), 0o755)
+		target, isLink := strings.CutPrefix(contents, "->")
+		switch {
+		case err != nil:
+		case strings.HasSuffix(name, "/"):
+			err = os.MkdirAll(path, 0o755)
+		case isLink:
+			err = os.Symlink(target, path)
+		default:
+			err = os.WriteFile(path, []byte(contents), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return System{Root: dir}
+}
+
+// outcome is the text of err, or else the reply as JSON.
+func outcome(t *testing.T, reply any, err error) string {
+	t.Helper()
+	if err != nil {
+		return err.Error()
+	}
+	data, err := json.Marshal(reply)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(data)
+}
+
+func TestBlocks(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string // the reply, or the error
+	}{
+		{
+			"numeric order, other entries",
+			map[string]string{
+				"memory10/state": "online\n", "memory10/removable": "1\n", "memory9/state": "offline\n", "memory9/removable": "0\n",
+				"memory32/state": "going-offline\n", "memory32/removable": "1\n", "block_size_bytes": "8000000\n", "memoryx/": "", "power/": "",
+			},
+			`[{"phys-index":9,"online":false,"can-offline":false},{"phys-index":10,"online":true,"can-offline":true},` +
+				`{"phys-index":32,"online":false,"can-offline":true}]`,
+		},
+		{"zones", map[string]string{"memory1/state": "online_movable", "memory1/removable": ""}, `pread sysfs file "removable": unexpected EOF`},
+		{"no removable", map[string]string{"memory1/state": "online"}, `[{"phys-index":1,"online":true,"can-offline":false}]`},
+		{"no state", map[string]string{"memory1/removable": "1"}, `[{"phys-index":1,"online":true,"can-offline":false}]`},
+		{"unreadable removable", map[string]string{"memory1/state": "online", "memory1/removable/": ""}, `pread sysfs file "removable": Is a directory`},
+		{"unreadable state", map[string]string{"memory1/state/": ""}, `pread sysfs file "state": Is a directory`},
+		{"looping state", map[string]string{"memory1/state": "->state"}, `open sysfs file "state": Too many levels of symbolic links`},
+		{"no hotplug", nil, `[]`},
+		{"no blocks", map[string]string{"block_size_bytes": "80"}, "guest reported zero memory blocks!"},
+		{"not a directory", map[string]string{"../memory": ""}, `Can't open directory"/sys/devices/system/memory/": Not a directory`},
+		// As it is between the listing and the look.
+		{"unplugged", map[string]string{"memory1/state": "offline", "memory2": "->gone"}, `[{"phys-index":1,"online":false,"can-offline":false}]`},
+	} {
+		got, err := tree(t, tt.files).blocks(t.Context(), qga.Empty{})
+		if s := outcome(t, got, err); s != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, s, tt.want)
+		}
+	}
+}
+
+func TestSetBlocks(t *testing.T) {
+	if os.Getuid() != 0 {
+		t.Skip("the files of /proc that refuse to be written refuse to be opened by others than root")
+	}
+	blocks := map[string]string{
+		"memory0/state": "online\n", "memory1/state": "offline\n", "memory2/removable": "1\n",
+		"memory3/state": "->/proc/version", "memory4/state": "->/proc/sys/kernel/ostype", "memory5/state": "", "memory6/state/": "",
+		"memory7/state": "going-offline\n",
+	}
+	for _, tt := range []struct {
+		name   string
+		files  map[string]string
+		index  uint64
+		online bool
+		want   string
+		state  string // of the block thereafter
+	}{
+		{"online", blocks, 1, true, `"response":"success"`, "online"},
+		{"offline", blocks, 0, false, `"response":"success"`, "offline"},
+		{"already online", blocks, 0, true, `"response":"success"`, "online"},
+		{"already offline", blocks, 1, false, `"response":"success"`, "offline"},
+		{"on its way out, online", blocks, 7, true, `"response":"success"`, "online"},
+		{"on its way out, offline", blocks, 7, false, `"response":"success"`, "going-offline"},
+		{"no such", blocks, 4096, true, `"response":"not-found","error-code":2`, ""},
+		{"largest", blocks, 1<<64 - 1, false, `"response":"not-found","error-code":2`, ""},
+		{"always online", blocks, 2, true, `"response":"success"`, ""},
+		{"cannot offline", blocks, 2, false, `"response":"operation-not-supported","error-code":2`, ""},
+		{"write fails", blocks, 3, true, `"response":"operation-failed","error-code":5`, ""},
+		{"not writable", blocks, 4, true, `"response":"operation-failed","error-code":13`, ""},
+		{"no contents", blocks, 5, true, `"response":"operation-failed","error-code":0`, ""},
+		{"unreadable", blocks, 6, true, `"response":"operation-failed","error-code":21`, ""},
+		{"no hotplug, online", nil, 0, true, `"response":"operation-not-supported","error-code":2`, ""},
+		{"no hotplug, offline", nil, 0, false, `"response":"operation-not-supported","error-code":2`, ""},
+		{"not a directory", map[string]string{"../memory": ""}, 0, true, `"response":"operation-failed","error-code":20`, ""},
+	} {
+		s := tree(t, tt.files)
+		got, err := s.setBlocks(t.Context(), qga.SetMemoryBlocksArgs{MemBlks: []qga.MemoryBlock{{PhysIndex: tt.index, Online: tt.online}}})
+		if o, want := outcome(t, got, err), fmt.Sprintf(`[{"phys-index":%d,%s}]`, tt.index, tt.want); o != want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, o, want)
+		}
+		if tt.state == "" {
+			continue
+		}
+		// A driver takes the write as a whole; in a plain file the end of what
+		// was there remains.
+		if state, err := s.attribute(blockDir(tt.index), "state"); err != nil || !strings.HasPrefix(state, tt.state) {
+			t.Errorf("%s: left %q, %v, want %q", tt.name, state, err, tt.state)
+		}
+	}
+
+	// One result for each, in order, whatever happened to the one before.
+	got, err := tree(t, blocks).setBlocks(t.Context(), qga.SetMemoryBlocksArgs{MemBlks: []qga.MemoryBlock{
+		{PhysIndex: 9, Online: true}, {PhysIndex: 1, Online: true}, {PhysIndex: 2}, {PhysIndex: 1, Online: true},
+	}})
+	want := `[{"phys-index":9,"response":"not-found","error-code":2},{"phys-index":1,"response":"success"},` +
+		`{"phys-index":2,"response":"operation-not-supported","error-code":2},{"phys-index":1,"response":"success"}]`
+	if o := outcome(t, got, err); o != want {
+		t.Errorf("several:\n got %s\nwant %s", o, want)
+	}
+	if got, err := tree(t, blocks).setBlocks(t.Context(), qga.SetMemoryBlocksArgs{}); outcome(t, got, err) != "[]" {
+		t.Errorf("none: %v, %v", got, err)
+	}
+}
+
+func TestBlockInfo(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"128 MiB", map[string]string{"block_size_bytes": "8000000\n"}, `{"size":134217728}`},
+		{"with prefix", map[string]string{"block_size_bytes": "0x80"}, `{"size":128}`},
+		{"garbage", map[string]string{"block_size_bytes": "zzz\n"}, `sysfs file "block_size_bytes": no hexadecimal number: "zzz\n"`},
+		{"empty", map[string]string{"block_size_bytes": ""}, `pread sysfs file "block_size_bytes": unexpected EOF`},
+		{"unreadable", map[string]string{"block_size_bytes/": ""}, `pread sysfs file "block_size_bytes": Is a directory`},
+		{"missing", map[string]string{"memory0/": ""}, `open sysfs file "block_size_bytes": No such file or directory`},
+		{"no hotplug", nil, `open("/sys/devices/system/memory/"): No such file or directory`},
+		{"not a directory", map[string]string{"../memory": ""}, `open("/sys/devices/system/memory/"): Not a directory`},
+	} {
+		got, err := tree(t, tt.files).blockInfo(t.Context(), qga.Empty{})
+		if s := outcome(t, got, err); s != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, s, tt.want)
+		}
+	}
+}
+
+func BenchmarkBlocks1024(b *testing.B) {
+	files := map[string]string{}
+	for i := range 1024 {
+		files[fmt.Sprintf("memory%d/state", i)] = "online\n"
+		files[fmt.Sprintf("memory%d/removable", i)] = "1\n"
+	}
+	s := tree(b, files)
+	for b.Loop() {
+		if list, err := s.blocks(b.Context(), qga.Empty{}); err != nil || len(list) != 1024 {
+			b.Fatal(len(list), err)
+		}
+	}
+}
