@@ -5,10 +5,16 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
 	"github.com/bellhop-vm/bellhop/internal/config"
+	"github.com/bellhop-vm/bellhop/internal/guest/accounts"
 	"github.com/bellhop-vm/bellhop/internal/guest/clock"
+	"github.com/bellhop-vm/bellhop/internal/guest/cpus"
 	"github.com/bellhop-vm/bellhop/internal/guest/exec"
 	"github.com/bellhop-vm/bellhop/internal/guest/files"
+	"github.com/bellhop-vm/bellhop/internal/guest/memory"
+	"github.com/bellhop-vm/bellhop/internal/guest/network"
+	"github.com/bellhop-vm/bellhop/internal/guest/run"
 	"github.com/bellhop-vm/bellhop/internal/guest/system"
+	"github.com/bellhop-vm/bellhop/internal/guest/users"
 	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/internal/state"
 )
@@ -30,5 +36,10 @@ func commands(cfg *config.Config, st *state.State, log *logging.Logger) []agent.
 			Audit:      log.Auditf,
 		})),
 		system.Commands(system.System{}),
+		users.Commands(users.Users{}),
+		accounts.Commands(accounts.New(accounts.Config{Run: run.Run})),
+		cpus.Commands(cpus.System{}),
+		memory.Commands(memory.System{}),
+		network.Commands(network.Config{}),
 	)
 }

@@ -1,0 +1,7 @@
+//go:build linux && !386 && !arm
+
+package accounts
+
+import "golang.org/x/sys/unix"
+
+const sysSetgroups = unix.SYS_SETGROUPS
