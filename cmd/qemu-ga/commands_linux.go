@@ -8,8 +8,10 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/guest/accounts"
 	"github.com/bellhop-vm/bellhop/internal/guest/clock"
 	"github.com/bellhop-vm/bellhop/internal/guest/cpus"
+	"github.com/bellhop-vm/bellhop/internal/guest/disks"
 	"github.com/bellhop-vm/bellhop/internal/guest/exec"
 	"github.com/bellhop-vm/bellhop/internal/guest/files"
+	"github.com/bellhop-vm/bellhop/internal/guest/filesystems"
 	"github.com/bellhop-vm/bellhop/internal/guest/memory"
 	"github.com/bellhop-vm/bellhop/internal/guest/network"
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
@@ -41,5 +43,7 @@ func commands(cfg *config.Config, st *state.State, log *logging.Logger) []agent.
 		cpus.Commands(cpus.System{}),
 		memory.Commands(memory.System{}),
 		network.Commands(network.Config{}),
+		disks.Commands(disks.System{}),
+		filesystems.Commands(filesystems.System{}),
 	)
 }

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/logging"
@@ -38,6 +40,8 @@ type Agent struct {
 	gates    []Gate
 	handlers []Handler
 	byName   map[string]*Handler
+	// served counts requests since the heap was last tidied up.
+	served atomic.Int64
 }
 
 // New returns an Agent that offers the given commands besides the ones that
@@ -145,6 +149,31 @@ func (a *Agent) Listen(ctx context.Context, ch Channel) error {
 			}
 		})
 	}
+}
+
+const (
+	// quiet is how long after the last request memory goes back to the system
+	// that only a busy agent needs.
+	quiet = 2 * time.Second
+	// burst is how many requests make an agent busy.
+	burst = 1000
+)
+
+// count counts a request. After a burst of them, the heap is tidied up as soon
+// as there is peace: the runtime by itself would keep for minutes what it has
+// grown to, and a few megabytes are most of this agent.
+func (a *Agent) count() {
+	if a.served.Add(1) != burst {
+		return
+	}
+	go func() {
+		for before := int64(0); before != a.served.Load(); {
+			before = a.served.Load()
+			time.Sleep(quiet)
+		}
+		a.served.Store(0)
+		debug.FreeOSMemory()
+	}()
 }
 
 // waitFor waits for the group, but not longer than limit.

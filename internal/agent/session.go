@@ -13,10 +13,6 @@ import (
 	"github.com/bellhop-vm/bellhop/qga/wire"
 )
 
-// quiet is how long after its last request a session gives back the memory
-// that large requests and replies needed.
-const quiet = 2 * time.Second
-
 // A session is one client's stay. Its requests are answered in order, one at a
 // time.
 type session struct {
@@ -64,7 +60,8 @@ func (a *Agent) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 	}
 }
 
-// fill waits for more input.
+// fill waits for more input. Buffers that a large request or reply needed are
+// given back when the client is quiet.
 func (s *session) fill() error {
 	deadline, ok := s.conn.(interface{ SetReadDeadline(time.Time) error })
 	if !ok || !s.rd.Large() && !s.w.Large() {
@@ -88,6 +85,7 @@ func (s *session) fill() error {
 
 // serve answers one request. An error ends the session.
 func (s *session) serve(ctx context.Context, v wire.Value) error {
+	s.agent.count()
 	req, err := wire.Envelope(v)
 	if err != nil {
 		s.w.Error(req.ID, req.HasID, protocolError(err))
