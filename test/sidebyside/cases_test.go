@@ -69,7 +69,7 @@ func captures(t *testing.T, version, group string) []capture {
 var ourReply = map[string]string{
 	"id-float-big-exp": `{"return": {}, "id": 1.7976931348623157e+308}` + "\n",
 	// A negative number is no uint64.
-	"set-mem-phys-negative": `{"error": {"class": "GenericError", "desc": "Parameter 'mem-blks[0].phys-index' expects uint64"}}` + "\n",
+	"arg-u64-negative": `{"error": {"class": "GenericError", "desc": "Parameter 'mem-blks[0].phys-index' expects uint64"}}` + "\n",
 	// What was read before the pipe ran dry is not lost.
 	"file-read-fifo-partial": `{"return": {"count": 1, "buf-b64": "eg==", "eof": false}}` + "\n",
 	// Writes are not buffered: they fail at once, not at a later flush.
