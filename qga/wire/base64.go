@@ -37,12 +37,23 @@ func decodeBase64(b []byte) ([]byte, error) {
 		if bytes.IndexByte(p, '\r') >= 0 {
 			return nil, errBase64
 		}
-		m, err := base64.StdEncoding.Decode(piece[:], p)
+		// There is soon enough room between what has been decoded and what
+		// has not; until then the detour leaves p as it is, should it have to
+		// be read again.
+		dst := b[n:at]
+		detour := len(dst) < len(piece)
+		if detour {
+			dst = piece[:]
+		}
+		m, err := base64.StdEncoding.Decode(dst, p)
 		if err != nil {
 			m, err = decodeLenient(b[n:], b[at:])
 			return b[:n+m], err
 		}
-		n += copy(b[n:], piece[:m])
+		if detour {
+			copy(b[n:], dst[:m])
+		}
+		n += m
 	}
 	return b[:n], nil
 }
