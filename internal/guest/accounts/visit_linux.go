@@ -28,6 +28,12 @@ func (a *Accounts) visit(ctx context.Context, u user, fn func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		defer func() { <-a.home }()
+		defer func() {
+			// The agent catches panics of its own goroutines only.
+			if p := recover(); p != nil {
+				done <- fmt.Errorf("internal error: %v", p)
+			}
+		}()
 		done <- u.act(fn)
 	}()
 	select {
