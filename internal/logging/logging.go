@@ -34,15 +34,6 @@ var levelNames = [...]string{"error", "critical", "warning", "message", "info", 
 // String returns the level as it is written in the log.
 func (l Level) String() string { return levelNames[l] }
 
-// severity returns the level as syslog has it.
-func (l Level) severity() int {
-	return [...]int{Error: 3, Critical: 3, Warning: 4, Message: 5, Info: 6, Debug: 7}[l]
-}
-
-// ident is the name of the agent in syslog and journal; administrators filter
-// for it.
-const ident = "qemu-ga"
-
 // Bounds of a message and of what is kept while the log is held.
 const (
 	maxText        = 8 << 10

@@ -16,6 +16,15 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
 
+// severity returns the level as syslog has it.
+func (l Level) severity() int {
+	return [...]int{Error: 3, Critical: 3, Warning: 4, Message: 5, Info: 6, Debug: 7}[l]
+}
+
+// ident is the name of the agent in syslog and journal; administrators filter
+// for it.
+const ident = "qemu-ga"
+
 // patience is how long a message waits for a pipe, a terminal or a socket to
 // take it. After one message waited in vain, the next ones do not wait, until
 // one goes through.

@@ -34,9 +34,6 @@ const (
 	Vsock Family = "vsock-listen"
 )
 
-// listenStart is the descriptor of the first socket that is passed.
-const listenStart = 3
-
 // Service is what the service manager asked of this process.
 type Service struct {
 	notifySocket string

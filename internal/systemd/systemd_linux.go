@@ -8,6 +8,9 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
 
+// listenStart is the descriptor of the first socket that is passed.
+const listenStart = 3
+
 // Notify sends a message to the service manager. It gives up after a second:
 // a manager that is stuck must not stop the agent.
 func (s *Service) Notify(message string) error {

@@ -19,13 +19,6 @@ import (
 // meant for those that ask a directory server first; most take milliseconds.
 const DefaultLimit = time.Minute
 
-// maxOutput is how much of a program's output is kept. It is for people.
-const maxOutput = 64 << 10
-
-// grace is how long we go on reading when the program has ended, and somebody
-// else still holds its output: a child that it left in the background.
-const grace = 250 * time.Millisecond
-
 // A Command is a program to run.
 type Command struct {
 	// Args are the program and its arguments. A program without a slash is

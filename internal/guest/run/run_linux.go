@@ -15,6 +15,13 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
 
+// maxOutput is how much of a program's output is kept. It is for people.
+const maxOutput = 64 << 10
+
+// grace is how long we go on reading when the program has ended, and somebody
+// else still holds its output: a child that it left in the background.
+const grace = 250 * time.Millisecond
+
 var _ Func = Run
 
 // Run runs a program. It has a session of its own, and the environment and the
