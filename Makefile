@@ -33,9 +33,10 @@ build: ## build static binaries of qemu-ga and bellhop into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
 
+# One package after another: some count how often an idle agent wakes up.
 .PHONY: test
 test: setup race ## run all tests: under the race detector, beside the C agent, in a guest
-	go test -timeout 20m ./...
+	go test -timeout 20m -p 1 ./...
 
 # Guests and the C agent are no business of the race detector, and sizes and
 # speeds are not what they are without it.
