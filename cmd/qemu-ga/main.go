@@ -108,7 +108,7 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 		return err
 	}
 	if isFrozen {
-		log.Warningf("file systems were frozen when the agent before this one ended: only commands that are safe while frozen are enabled until %s is gone", state.MarkerPath(cfg.StateDir))
+		log.Warningf("file systems were frozen when the agent before this one ended: only commands that are safe while frozen are enabled; thaw them by hand (fsfreeze -u), remove %s and start the agent again", state.MarkerPath(cfg.StateDir))
 	}
 	var frozen atomic.Bool
 	frozen.Store(isFrozen)
