@@ -97,7 +97,7 @@ func (t *Tree) disk(device string) (qga.Disk, bool) {
 	d := qga.Disk{Name: t.node(device)}
 	if names, err := t.root.ReadDir(device + "/slaves"); err == nil {
 		d.Dependencies = make([]string, 0, len(names))
-		for _, s := range t.slaves(device) {
+		for _, s := range t.Slaves(device) {
 			d.Dependencies = append(d.Dependencies, t.node(s))
 		}
 	}

@@ -16,6 +16,8 @@ type Tree struct {
 	root      root.Dir
 	addresses map[string]*qga.DiskAddress
 	uevents   map[string]*uevent
+	// btrfs is the members of each mounted btrfs, by member. Nil until asked for.
+	btrfs map[string][]string
 }
 
 // NewTree returns the block devices of the system at dir.
@@ -42,7 +44,7 @@ func (t *Tree) Addresses(devices ...string) []qga.DiskAddress {
 		}
 		seen[device] = true
 		if virtual(device) {
-			for _, s := range t.slaves(device) {
+			for _, s := range t.Slaves(device) {
 				add(s)
 			}
 		} else if a := t.address(device); a != nil {
@@ -53,30 +55,6 @@ func (t *Tree) Addresses(devices ...string) []qga.DiskAddress {
 		add(d)
 	}
 	return list
-}
-
-// slaves returns the devices that a virtual device builds on. Those of a
-// partition are the whole device's.
-func (t *Tree) slaves(device string) []string {
-	names, err := t.root.ReadDir(device + "/slaves")
-	if err != nil {
-		if whole := path.Dir(device); virtual(whole) {
-			return t.slaves(whole)
-		}
-	}
-	list := make([]string, 0, len(names))
-	for _, name := range names {
-		if s, ok := t.Follow(device + "/slaves/" + name); ok {
-			list = append(list, s)
-		}
-	}
-	return list
-}
-
-// virtual reports whether a device is none of hardware, and not even a path to
-// hardware.
-func virtual(device string) bool {
-	return strings.HasPrefix(device, "/sys/devices/virtual/block/")
 }
 
 // Follow returns where in /sys/devices a link of sysfs leads. The kernel makes

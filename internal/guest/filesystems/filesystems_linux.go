@@ -57,7 +57,6 @@ func (c *commands) getFSInfo(context.Context, qga.Empty) ([]qga.Filesystem, erro
 		return nil, err
 	}
 	tree := disks.NewTree(c.root)
-	var members btrfs
 	left := patience
 	list := make([]qga.Filesystem, 0, len(mounted))
 	for _, m := range slices.Backward(mounted) {
@@ -71,10 +70,7 @@ func (c *commands) getFSInfo(context.Context, qga.Empty) ([]qga.Filesystem, erro
 			f.Name = path.Base(device)
 			devices := []string{device}
 			if m.Type == "btrfs" {
-				if members == nil {
-					members = findBtrfs(c.root, tree)
-				}
-				devices = members.of(device)
+				devices = tree.BtrfsMembers(device)
 			}
 			f.Disk = tree.Addresses(devices...)
 		}

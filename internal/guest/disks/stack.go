@@ -1,0 +1,75 @@
+package disks
+
+import (
+	"path"
+	"strings"
+)
+
+// Slaves returns the devices that a virtual device builds on: the volumes of a
+// device mapper, the members of a RAID. Those of a partition are the whole
+// device's.
+func (t *Tree) Slaves(device string) []string {
+	names, err := t.root.ReadDir(device + "/slaves")
+	if err != nil {
+		if whole := path.Dir(device); virtual(whole) {
+			return t.Slaves(whole)
+		}
+	}
+	return t.followAll(device+"/slaves/", names)
+}
+
+// BackingFile returns the file that a loop device, or a partition of one, is
+// made of, as the kernel names it. It is empty for other devices.
+func (t *Tree) BackingFile(device string) string {
+	for ; virtual(device); device = path.Dir(device) {
+		if file, err := t.root.ReadFile(device + "/loop/backing_file"); err == nil {
+			return strings.TrimSuffix(string(file), "\n")
+		}
+	}
+	return ""
+}
+
+// BtrfsMembers returns all devices of the mounted btrfs file system that device
+// belongs to, itself included; device alone if the kernel knows of no others.
+func (t *Tree) BtrfsMembers(device string) []string {
+	if t.btrfs == nil {
+		t.btrfs = t.findBtrfs()
+	}
+	if members, ok := t.btrfs[device]; ok {
+		return members
+	}
+	return []string{device}
+}
+
+func (t *Tree) findBtrfs() map[string][]string {
+	const base = "/sys/fs/btrfs/"
+	found := make(map[string][]string)
+	ids, _ := t.root.ReadDir(base)
+	for _, id := range ids {
+		// There are other directories as well, without devices.
+		names, _ := t.root.ReadDir(base + id + "/devices")
+		members := t.followAll(base+id+"/devices/", names)
+		for _, d := range members {
+			found[d] = members
+		}
+	}
+	return found
+}
+
+// followAll returns where the named links in a directory lead, those that lead
+// anywhere. dir ends in a slash.
+func (t *Tree) followAll(dir string, names []string) []string {
+	list := make([]string, 0, len(names))
+	for _, name := range names {
+		if d, ok := t.Follow(dir + name); ok {
+			list = append(list, d)
+		}
+	}
+	return list
+}
+
+// virtual reports whether a device is none of hardware, and not even a path to
+// hardware.
+func virtual(device string) bool {
+	return strings.HasPrefix(device, "/sys/devices/virtual/block/")
+}
