@@ -66,6 +66,7 @@ type Logger struct {
 	buf   []byte
 
 	holds     int
+	reopen    bool // asked for while held
 	held      []record
 	heldBytes int
 	dropped   int // messages that did not fit in held
@@ -187,6 +188,12 @@ func (l *Logger) Release() {
 	if l.holds > 0 {
 		return
 	}
+	if l.reopen {
+		l.reopen = false
+		if err := l.log.sink.Reopen(); err != nil {
+			l.log.write(l.now(), Error, []byte(err.Error()))
+		}
+	}
 	if l.dropped > 0 {
 		l.log.write(l.now(), Warning, fmt.Appendf(nil, "the oldest %d messages from the time when logging was held are lost", l.dropped))
 	}
@@ -205,11 +212,15 @@ func (l *Logger) SetSink(s Sink) error {
 	return old.Close()
 }
 
-// Reopen opens the log file anew, so that it can be rotated. Held messages stay
-// held.
+// Reopen opens the log file anew, so that it can be rotated. While messages are
+// held that is left to Release: on a frozen file system it would wait.
 func (l *Logger) Reopen() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.holds > 0 {
+		l.reopen = true
+		return nil
+	}
 	return l.log.sink.Reopen()
 }
 

@@ -13,6 +13,7 @@ import (
 type memory struct {
 	lines  []string
 	refuse bool
+	opened int // times that it was opened anew
 }
 
 func (m *memory) Write(t time.Time, level Level, text []byte) bool {
@@ -23,8 +24,12 @@ func (m *memory) Write(t time.Time, level Level, text []byte) bool {
 	return true
 }
 
-func (m *memory) Reopen() error { return nil }
-func (m *memory) Close() error  { return nil }
+func (m *memory) Reopen() error {
+	m.opened++
+	return nil
+}
+
+func (m *memory) Close() error { return nil }
 
 // newTest returns a logger whose clock advances by a second with each message.
 func newTest(verbose bool) (l *Logger, log, audit *memory) {
@@ -92,6 +97,9 @@ func TestHold(t *testing.T) {
 	l.Hold()
 	l.Hold()
 	l.Errorf("one")
+	if err := l.Reopen(); err != nil || log.opened != 0 {
+		t.Errorf("while held: opened %d times, %v", log.opened, err)
+	}
 	l.Auditf("two")
 	l.Debugf("suppressed")
 	l.Release()
@@ -101,6 +109,9 @@ func TestHold(t *testing.T) {
 	}
 	l.Release()
 	l.Release() // too many is harmless
+	if log.opened != 1 {
+		t.Errorf("opened %d times after the hold, want once", log.opened)
+	}
 	l.Errorf("four")
 	want := []string{"1001.000042: error: one\n", "1003.000042: error: three\n", "1004.000042: error: four\n"}
 	if !slices.Equal(log.lines, want) {

@@ -3,6 +3,7 @@
 package mounts
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -17,6 +18,9 @@ type Mount struct {
 	// Source is what was mounted as the mounter wrote it, mostly a device node
 	// or a link to one.
 	Source string
+	// ReadOnly is whether the file system can't be written at all, wherever it
+	// is mounted. It is not known on a system without mountinfo.
+	ReadOnly bool
 	// Others are the places where more of the same device is mounted later:
 	// bind mounts, subvolumes.
 	Others []string
@@ -38,8 +42,9 @@ func parseMountinfo(text string) []Mount {
 		if !ok {
 			continue
 		}
-		var place, kind [5]string
-		if fields(before, place[:]) < 5 || fields(after, kind[:2]) < 2 {
+		var place [5]string
+		var kind [3]string
+		if fields(before, place[:]) < 5 || fields(after, kind[:]) < 2 {
 			continue
 		}
 		major, minor, ok := parseDevice(place[2])
@@ -49,6 +54,7 @@ func parseMountinfo(text string) []Mount {
 		list = append(list, Mount{
 			Major: major, Minor: minor,
 			Point: unescape(place[4]), Type: unescape(kind[0]), Source: unescape(kind[1]),
+			ReadOnly: slices.Contains(strings.Split(kind[2], ","), "ro"),
 		})
 	}
 	return list

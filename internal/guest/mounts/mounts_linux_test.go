@@ -77,6 +77,8 @@ garbage
 34 1 8 / /n rw - ext4 /dev/x rw
 42 27 254:0 /srv /srv\134x rw - ext4 /dev/vda rw
 43 27 7:3 / /nbsp` + "\u00a0\u0085" + `end  rw - fuse.x\040y /dev/loop3 rw
+45 27 254:7 / /locked rw - ext4 /dev/vda7 errors=remount-ro,ro
+46 27 254:8 / /view ro - ext4 /dev/vda8 rw,errors=remount-ro
 44 27 300:5 / /last rw - ext4 /dev/q rw`,
 	})
 	check(t, list(t, dir), []Mount{
@@ -84,6 +86,8 @@ garbage
 		{Major: 254, Minor: 99, Point: `/mnt/x#y\777z\0`, Type: "ext4", Source: "/dev/vda9"},
 		{Major: 8, Minor: 32, Point: "/mnt/c", Type: "btrfs", Source: "/dev/sdc", Others: []string{"/mnt/s p"}},
 		{Major: 7, Minor: 3, Point: "/nbsp\u00a0\u0085end", Type: "fuse.x y", Source: "/dev/loop3"},
+		{Major: 254, Minor: 7, Point: "/locked", Type: "ext4", Source: "/dev/vda7", ReadOnly: true},
+		{Major: 254, Minor: 8, Point: "/view", Type: "ext4", Source: "/dev/vda8"},
 		{Major: 300, Minor: 5, Point: "/last", Type: "ext4", Source: "/dev/q"},
 	})
 }
