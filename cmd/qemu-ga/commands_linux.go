@@ -42,7 +42,7 @@ func commands(cfg *config.Config, st *state.State, log *logging.Logger) []agent.
 		accounts.Commands(accounts.New(accounts.Config{Run: run.Run})),
 		cpus.Commands(cpus.System{}),
 		memory.Commands(memory.System{}),
-		network.Commands(network.Config{}),
+		network.Commands(network.Config{Exclude: cfg.NetworkExclude}),
 		disks.Commands(disks.System{}),
 		filesystems.Commands(filesystems.System{}),
 	)

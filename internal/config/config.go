@@ -14,6 +14,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -96,6 +97,10 @@ type Extensions struct {
 
 	// LogTarget is where the log goes when there is no LogFile.
 	LogTarget LogTarget
+
+	// NetworkExclude holds patterns, of the form of path.Match, for the names of
+	// the network interfaces that are not reported.
+	NetworkExclude []string
 }
 
 // LogTarget is a destination of the log.
@@ -363,6 +368,8 @@ func (x *Extensions) assign(key, value string) (err error) {
 		default:
 			err = errors.New("want stderr, syslog or journal")
 		}
+	case "network-exclude":
+		x.NetworkExclude, err = parsePatterns(value)
 	default:
 		return fmt.Errorf("unknown key %q in group [%s]", key, groupBellhop)
 	}
@@ -376,6 +383,18 @@ func parseSeconds(value string) (time.Duration, error) {
 	// A hundred years: far from the end of a time.Duration.
 	n, err := parseNumber(value, 0, 100*365*24*3600)
 	return time.Duration(n) * time.Second, err
+}
+
+// parsePatterns reads patterns with commas between them. Blanks around one are
+// no part of it: no interface has any in its name.
+func parsePatterns(value string) ([]string, error) {
+	patterns := strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(","+blanks, r) })
+	for _, pattern := range patterns {
+		if _, err := path.Match(pattern, ""); err != nil {
+			return nil, fmt.Errorf("%q: %w", pattern, err)
+		}
+	}
+	return patterns, nil
 }
 
 func parseNumber(value string, low, high int64) (int64, error) {

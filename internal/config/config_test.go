@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -119,6 +120,10 @@ func TestLoadErrors(t *testing.T) {
 			name: "bad target", file: "[bellhop]\nlog-target=file\n",
 			stderr: "qemu-ga: error loading configuration from path: CONF, line 2: key \"log-target\" is \"file\": want stderr, syslog or journal\n",
 		},
+		{
+			name: "bad pattern", file: "[bellhop]\nnetwork-exclude=docker*,[a\n",
+			stderr: "qemu-ga: error loading configuration from path: CONF, line 2: key \"network-exclude\" is \"docker*,[a\": \"[a\": syntax error in pattern\n",
+		},
 	}
 	for _, tt := range tests {
 		src := source(t, tt.file, strings.Fields(tt.args)...)
@@ -174,25 +179,25 @@ func TestLists(t *testing.T) {
 
 func TestExtensions(t *testing.T) {
 	t.Parallel()
-	file := "[bellhop]\nexec-pipe-grace=0 \nexec-result-lifetime=30\nexec-max-records=5\nexec-max-output=1000\nlog-target=journal\n"
+	file := "[bellhop]\nexec-pipe-grace=0 \nexec-result-lifetime=30\nexec-max-records=5\nexec-max-output=1000\nlog-target=journal\nnetwork-exclude=docker*, veth? ,\n"
 	c, _, err := load(t, file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Extensions{0, 30 * time.Second, 5, 1000, LogJournal}
-	if c.Extensions != want {
+	want := Extensions{0, 30 * time.Second, 5, 1000, LogJournal, []string{"docker*", "veth?"}}
+	if !reflect.DeepEqual(c.Extensions, want) {
 		t.Errorf("got %+v, want %+v", c.Extensions, want)
 	}
 
 	dump := string(c.Dump())
-	if !strings.HasSuffix(dump, "\n[bellhop]\nexec-pipe-grace=0\nexec-result-lifetime=30\nexec-max-records=5\nexec-max-output=1000\nlog-target=journal\n") {
+	if !strings.HasSuffix(dump, "\n[bellhop]\nexec-pipe-grace=0\nexec-result-lifetime=30\nexec-max-records=5\nexec-max-output=1000\nlog-target=journal\nnetwork-exclude=docker*,veth?\n") {
 		t.Errorf("dump %q", dump)
 	}
 	again, _, err := load(t, dump)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if again.Extensions != want {
+	if !reflect.DeepEqual(again.Extensions, want) {
 		t.Errorf("after a dump: got %+v, want %+v", again.Extensions, want)
 	}
 }

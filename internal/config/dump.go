@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 	"time"
@@ -29,15 +30,21 @@ func (c *Config) Dump() []byte {
 	b = appendBool(b, "retry-path", c.RetryPath)
 	b = appendText(b, "block-rpcs", strings.Join(c.BlockRPCs, ","))
 	b = appendText(b, "allow-rpcs", strings.Join(c.AllowRPCs, ","))
-	if c.Extensions == defaultExtensions() {
+	extensions := c.Extensions.dump()
+	if bytes.Equal(extensions, defaultExtensions().dump()) {
 		return b
 	}
-	b = append(b, "\n["+groupBellhop+"]\n"...)
-	b = appendText(b, "exec-pipe-grace", seconds(c.ExecPipeGrace))
-	b = appendText(b, "exec-result-lifetime", seconds(c.ExecResultLifetime))
-	b = appendText(b, "exec-max-records", strconv.Itoa(c.ExecMaxRecords))
-	b = appendText(b, "exec-max-output", strconv.Itoa(c.ExecMaxOutput))
-	return appendText(b, "log-target", string(c.LogTarget))
+	return append(append(b, '\n'), extensions...)
+}
+
+func (x Extensions) dump() []byte {
+	b := []byte("[" + groupBellhop + "]\n")
+	b = appendText(b, "exec-pipe-grace", seconds(x.ExecPipeGrace))
+	b = appendText(b, "exec-result-lifetime", seconds(x.ExecResultLifetime))
+	b = appendText(b, "exec-max-records", strconv.Itoa(x.ExecMaxRecords))
+	b = appendText(b, "exec-max-output", strconv.Itoa(x.ExecMaxOutput))
+	b = appendText(b, "log-target", string(x.LogTarget))
+	return appendText(b, "network-exclude", strings.Join(x.NetworkExclude, ","))
 }
 
 func appendText(b []byte, key, value string) []byte {

@@ -76,8 +76,9 @@ Long names may be shortened as long as they stay unique. The configuration file
 takes the long names in its group [general], without dashes before them (and
 daemon for --daemonize). What this agent has beyond the protocol is set in the
 group [bellhop]: exec-pipe-grace, exec-result-lifetime (seconds),
-exec-max-records, exec-max-output (bytes), and log-target, which is stderr,
-syslog or journal.
+exec-max-records, exec-max-output (bytes), log-target, which is stderr, syslog
+or journal, and network-exclude, which lists shell patterns for the names of
+network interfaces to keep silent about.
 
 Exit status: 0 after a signal to stop and after printing what was asked for,
 1 when an option, the configuration, the channel, the log file, the pid file or

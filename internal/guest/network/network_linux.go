@@ -20,7 +20,8 @@ type Config struct {
 	Root root.Dir
 	// Exclude holds patterns, of the form of path.Match, for the names of
 	// interfaces that guest-network-get-interfaces does not list, with all their
-	// addresses. A pattern that is malformed matches nothing.
+	// addresses. A pattern that is malformed, which the configuration refuses,
+	// matches nothing.
 	Exclude []string
 }
 
