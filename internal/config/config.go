@@ -12,13 +12,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math"
 	"os"
-	"path"
 	"slices"
-	"strconv"
 	"strings"
-	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
@@ -78,50 +74,6 @@ const (
 	setLogFile
 	setFsfreezeHook
 )
-
-// Extensions are the keys of the group [bellhop].
-type Extensions struct {
-	// ExecPipeGrace is how long after the exit of a guest-exec process its
-	// output pipes are awaited, which processes that it left behind may hold
-	// open. 0 waits for ever, as the C agent does.
-	ExecPipeGrace time.Duration
-
-	// ExecResultLifetime is how long the result of a guest-exec process is
-	// kept after it was first reported. 0 drops it with the first report.
-	ExecResultLifetime time.Duration
-
-	// ExecMaxRecords and ExecMaxOutput bound how many guest-exec processes are
-	// remembered and how many bytes of their output are held, all together.
-	ExecMaxRecords int
-	ExecMaxOutput  int
-
-	// LogTarget is where the log goes when there is no LogFile.
-	LogTarget LogTarget
-
-	// NetworkExclude holds patterns, of the form of path.Match, for the names of
-	// the network interfaces that are not reported.
-	NetworkExclude []string
-}
-
-// LogTarget is a destination of the log.
-type LogTarget string
-
-// The log targets.
-const (
-	LogStderr  LogTarget = "stderr"
-	LogSyslog  LogTarget = "syslog"
-	LogJournal LogTarget = "journal"
-)
-
-func defaultExtensions() Extensions {
-	return Extensions{
-		ExecPipeGrace:      2 * time.Second,
-		ExecResultLifetime: 10 * time.Minute,
-		ExecMaxRecords:     1024,
-		ExecMaxOutput:      128 << 20,
-		LogTarget:          LogStderr,
-	}
-}
 
 // Action is what the command line asks for.
 type Action int
@@ -327,82 +279,6 @@ func (c *Config) apply(f *keyFile) error {
 		*k.to = appendList(*k.to, value)
 	}
 	return c.Extensions.apply(f)
-}
-
-// apply takes over the group [bellhop]. Unlike in [general], where keys of
-// other versions must be borne, a key that is unknown here is an error: it is a
-// misspelt setting, which must not pass unnoticed.
-func (x *Extensions) apply(f *keyFile) error {
-	for _, e := range f.order {
-		if e.group != groupBellhop {
-			continue
-		}
-		value, _, err := f.text(groupBellhop, e.key)
-		if err == nil {
-			err = x.assign(e.key, strings.TrimRight(value, blanks))
-		}
-		if err != nil {
-			return fmt.Errorf("line %d: %w", e.line, err)
-		}
-	}
-	return nil
-}
-
-func (x *Extensions) assign(key, value string) (err error) {
-	var n int64
-	switch key {
-	case "exec-pipe-grace":
-		x.ExecPipeGrace, err = parseSeconds(value)
-	case "exec-result-lifetime":
-		x.ExecResultLifetime, err = parseSeconds(value)
-	case "exec-max-records":
-		n, err = parseNumber(value, 1, 1<<20)
-		x.ExecMaxRecords = int(n)
-	case "exec-max-output":
-		n, err = parseNumber(value, 1, 1<<40)
-		x.ExecMaxOutput = int(min(n, math.MaxInt))
-	case "log-target":
-		switch t := LogTarget(value); t {
-		case LogStderr, LogSyslog, LogJournal:
-			x.LogTarget = t
-		default:
-			err = errors.New("want stderr, syslog or journal")
-		}
-	case "network-exclude":
-		x.NetworkExclude, err = parsePatterns(value)
-	default:
-		return fmt.Errorf("unknown key %q in group [%s]", key, groupBellhop)
-	}
-	if err != nil {
-		return fmt.Errorf("key %q is %q: %w", key, value, err)
-	}
-	return nil
-}
-
-func parseSeconds(value string) (time.Duration, error) {
-	// A hundred years: far from the end of a time.Duration.
-	n, err := parseNumber(value, 0, 100*365*24*3600)
-	return time.Duration(n) * time.Second, err
-}
-
-// parsePatterns reads patterns with commas between them. Blanks around one are
-// no part of it: no interface has any in its name.
-func parsePatterns(value string) ([]string, error) {
-	patterns := strings.FieldsFunc(value, func(r rune) bool { return strings.ContainsRune(","+blanks, r) })
-	for _, pattern := range patterns {
-		if _, err := path.Match(pattern, ""); err != nil {
-			return nil, fmt.Errorf("%q: %w", pattern, err)
-		}
-	}
-	return patterns, nil
-}
-
-func parseNumber(value string, low, high int64) (int64, error) {
-	n, err := strconv.ParseInt(value, 10, 64)
-	if err != nil || n < low || n > high {
-		return 0, fmt.Errorf("want a number between %d and %d", low, high)
-	}
-	return n, nil
 }
 
 // parse takes over the command line.

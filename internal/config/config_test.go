@@ -121,6 +121,14 @@ func TestLoadErrors(t *testing.T) {
 			stderr: "qemu-ga: error loading configuration from path: CONF, line 2: key \"log-target\" is \"file\": want stderr, syslog or journal\n",
 		},
 		{
+			name: "bad limit", file: "[bellhop]\nfreeze-limit=0\n",
+			stderr: `qemu-ga: error loading configuration from path: CONF, line 2: key "freeze-limit" is "0": want a number between 1`,
+		},
+		{
+			name: "bad directory", file: "[bellhop]\nfreeze-hook-dir=hooks.d\n",
+			stderr: `qemu-ga: error loading configuration from path: CONF, line 2: key "freeze-hook-dir" is "hooks.d": want an absolute path`,
+		},
+		{
 			name: "bad pattern", file: "[bellhop]\nnetwork-exclude=docker*,[a\n",
 			stderr: "qemu-ga: error loading configuration from path: CONF, line 2: key \"network-exclude\" is \"docker*,[a\": \"[a\": syntax error in pattern\n",
 		},
@@ -179,18 +187,33 @@ func TestLists(t *testing.T) {
 
 func TestExtensions(t *testing.T) {
 	t.Parallel()
-	file := "[bellhop]\nexec-pipe-grace=0 \nexec-result-lifetime=30\nexec-max-records=5\nexec-max-output=1000\nlog-target=journal\nnetwork-exclude=docker*, veth? ,\n"
+	file := "[bellhop]\nexec-pipe-grace=0 \nexec-result-lifetime=30\nexec-max-records=5\nexec-max-output=1000\n" +
+		"freeze-timeout=0\nfreeze-mount-limit=2\nfreeze-limit=3\nfreeze-exclude=/mnt/my disk,/srv/*\n" +
+		"freeze-hook-dir=/etc/hooks.d\nfreeze-hook-limit=4\nfreeze-hook-errors=ignore\n" +
+		"log-target=journal\nnetwork-exclude=docker*, veth? ,\n"
 	c, _, err := load(t, file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Extensions{0, 30 * time.Second, 5, 1000, LogJournal, []string{"docker*", "veth?"}}
+	want := Extensions{
+		ExecResultLifetime: 30 * time.Second,
+		ExecMaxRecords:     5,
+		ExecMaxOutput:      1000,
+		FreezeMountLimit:   2 * time.Second,
+		FreezeLimit:        3 * time.Second,
+		FreezeExclude:      []string{"/mnt/my disk", "/srv/*"},
+		FreezeHookDir:      "/etc/hooks.d",
+		FreezeHookLimit:    4 * time.Second,
+		FreezeHookErrors:   HookErrorsIgnore,
+		LogTarget:          LogJournal,
+		NetworkExclude:     []string{"docker*", "veth?"},
+	}
 	if !reflect.DeepEqual(c.Extensions, want) {
 		t.Errorf("got %+v, want %+v", c.Extensions, want)
 	}
 
 	dump := string(c.Dump())
-	if !strings.HasSuffix(dump, "\n[bellhop]\nexec-pipe-grace=0\nexec-result-lifetime=30\nexec-max-records=5\nexec-max-output=1000\nlog-target=journal\nnetwork-exclude=docker*,veth?\n") {
+	if !strings.HasSuffix(dump, "\n\n"+strings.NewReplacer("=0 \n", "=0\n", ", veth? ,", ",veth?").Replace(file)) {
 		t.Errorf("dump %q", dump)
 	}
 	again, _, err := load(t, dump)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Dump returns the configuration as a file that leads to it again, in the
@@ -30,21 +29,11 @@ func (c *Config) Dump() []byte {
 	b = appendBool(b, "retry-path", c.RetryPath)
 	b = appendText(b, "block-rpcs", strings.Join(c.BlockRPCs, ","))
 	b = appendText(b, "allow-rpcs", strings.Join(c.AllowRPCs, ","))
-	extensions := c.Extensions.dump()
-	if bytes.Equal(extensions, defaultExtensions().dump()) {
+	extensions, defaults := c.Extensions.dump(), defaultExtensions()
+	if bytes.Equal(extensions, defaults.dump()) {
 		return b
 	}
 	return append(append(b, '\n'), extensions...)
-}
-
-func (x Extensions) dump() []byte {
-	b := []byte("[" + groupBellhop + "]\n")
-	b = appendText(b, "exec-pipe-grace", seconds(x.ExecPipeGrace))
-	b = appendText(b, "exec-result-lifetime", seconds(x.ExecResultLifetime))
-	b = appendText(b, "exec-max-records", strconv.Itoa(x.ExecMaxRecords))
-	b = appendText(b, "exec-max-output", strconv.Itoa(x.ExecMaxOutput))
-	b = appendText(b, "log-target", string(x.LogTarget))
-	return appendText(b, "network-exclude", strings.Join(x.NetworkExclude, ","))
 }
 
 func appendText(b []byte, key, value string) []byte {
@@ -55,5 +44,3 @@ func appendText(b []byte, key, value string) []byte {
 func appendBool(b []byte, key string, value bool) []byte {
 	return appendText(b, key, strconv.FormatBool(value))
 }
-
-func seconds(d time.Duration) string { return strconv.FormatInt(int64(d/time.Second), 10) }

@@ -75,10 +75,14 @@ Information:
 Long names may be shortened as long as they stay unique. The configuration file
 takes the long names in its group [general], without dashes before them (and
 daemon for --daemonize). What this agent has beyond the protocol is set in the
-group [bellhop]: exec-pipe-grace, exec-result-lifetime (seconds),
-exec-max-records, exec-max-output (bytes), log-target, which is stderr, syslog
-or journal, and network-exclude, which lists shell patterns for the names of
-network interfaces to keep silent about.
+group [bellhop]:
+  exec-pipe-grace, exec-result-lifetime, exec-max-records, exec-max-output
+  freeze-timeout, freeze-mount-limit, freeze-limit, freeze-exclude,
+  freeze-hook-dir, freeze-hook-limit, freeze-hook-errors (fail or ignore)
+  log-target (stderr, syslog or journal)
+  network-exclude
+Times are seconds. What to exclude is shell patterns with commas between them,
+of mount points and of names of network interfaces.
 
 Exit status: 0 after a signal to stop and after printing what was asked for,
 1 when an option, the configuration, the channel, the log file, the pid file or
