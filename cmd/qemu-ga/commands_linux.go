@@ -12,6 +12,7 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/guest/exec"
 	"github.com/bellhop-vm/bellhop/internal/guest/files"
 	"github.com/bellhop-vm/bellhop/internal/guest/filesystems"
+	"github.com/bellhop-vm/bellhop/internal/guest/freeze"
 	"github.com/bellhop-vm/bellhop/internal/guest/memory"
 	"github.com/bellhop-vm/bellhop/internal/guest/network"
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
@@ -23,7 +24,7 @@ import (
 
 // commands is what the agent offers on Linux, besides the commands about the
 // agent itself.
-func commands(cfg *config.Config, st *state.State, log *logging.Logger) []agent.Handler {
+func commands(cfg *config.Config, st *state.State, log *logging.Logger, freezer *freeze.Freezer) []agent.Handler {
 	return slices.Concat(
 		clock.Commands(),
 		files.Commands(files.New(files.Config{
@@ -45,5 +46,6 @@ func commands(cfg *config.Config, st *state.State, log *logging.Logger) []agent.
 		network.Commands(network.Config{Exclude: cfg.NetworkExclude}),
 		disks.Commands(disks.System{}),
 		filesystems.Commands(filesystems.System{}),
+		freeze.Commands(freezer),
 	)
 }

@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +20,9 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/channel"
 	"github.com/bellhop-vm/bellhop/internal/config"
 	"github.com/bellhop-vm/bellhop/internal/daemonize"
+	"github.com/bellhop-vm/bellhop/internal/guest/freeze"
+	"github.com/bellhop-vm/bellhop/internal/guest/hooks"
+	"github.com/bellhop-vm/bellhop/internal/guest/run"
 	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/internal/pidfile"
 	"github.com/bellhop-vm/bellhop/internal/state"
@@ -33,6 +35,7 @@ import (
 var version = "devel"
 
 func main() {
+	freeze.BeGuard()
 	boundProcessors()
 	os.Exit(launch())
 }
@@ -60,7 +63,7 @@ func launch() int {
 		fmt.Print(config.Usage(os.Args[0], qga.ProtocolVersion+" (bellhop "+version+")"))
 		return 0
 	case config.ListCommands:
-		for _, c := range agent.New(nil, nil, commands(cfg, nil, nil)...).Commands() {
+		for _, c := range agent.New(nil, nil, commands(cfg, nil, nil, nil)...).Commands() {
 			fmt.Println(c.Name)
 		}
 		return 0
@@ -103,15 +106,21 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 			return err
 		}
 	}
-	isFrozen, err := state.Frozen(cfg.StateDir)
+	// Nothing may be written before it is known that it can be.
+	wasFrozen, err := state.Frozen(cfg.StateDir)
 	if err != nil {
 		return err
 	}
-	if isFrozen {
-		log.Warningf("file systems were frozen when the agent before this one ended: only commands that are safe while frozen are enabled; thaw them by hand (fsfreeze -u), remove %s and start the agent again", state.MarkerPath(cfg.StateDir))
+	freezer := newFreezer(cfg, log, wasFrozen)
+	thaw := func(how func() error) {
+		if err := how(); err != nil {
+			log.Errorf("%v", err)
+		}
 	}
-	var frozen atomic.Bool
-	frozen.Store(isFrozen)
+	if wasFrozen {
+		thaw(freezer.Resume)
+	}
+	defer thaw(freezer.Close)
 
 	if cfg.LogFile != "" {
 		sink, err := logging.File(cfg.LogFile)
@@ -131,12 +140,14 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	go reopenOnHangup(ctx, log)
+	// Commands that are under way may wait for it.
+	defer context.AfterFunc(ctx, func() { thaw(freezer.Close) })()
 
-	gates := []agent.Gate{agent.FrozenGate(frozen.Load)}
+	gates := []agent.Gate{agent.FrozenGate(freezer.Frozen)}
 	if len(cfg.AllowRPCs) > 0 || len(cfg.BlockRPCs) > 0 {
 		gates = append(gates, agent.ListGate(cfg.AllowRPCs, cfg.BlockRPCs))
 	}
-	a := agent.New(log, gates, commands(cfg, st, log)...)
+	a := agent.New(log, gates, commands(cfg, st, log, freezer)...)
 
 	if cfg.Daemon {
 		pid, err := pidfile.Create(cfg.PidFile)
@@ -168,6 +179,28 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 		return nil
 	}
 	return err
+}
+
+func newFreezer(cfg *config.Config, log *logging.Logger, wasFrozen bool) *freeze.Freezer {
+	h := hooks.New(hooks.Config{
+		Program:        cfg.FsfreezeHook,
+		Dir:            cfg.FreezeHookDir,
+		Limit:          cfg.FreezeHookLimit,
+		IgnoreFailures: cfg.FreezeHookErrors == config.HookErrorsIgnore,
+		Run:            run.Run,
+		Audit:          log.Auditf,
+		Log:            log.Logf,
+	})
+	return freeze.New(freeze.Config{
+		StateDir:   cfg.StateDir,
+		Timeout:    cfg.FreezeTimeout,
+		MountLimit: cfg.FreezeMountLimit,
+		Limit:      cfg.FreezeLimit,
+		Exclude:    cfg.FreezeExclude,
+		Before:     h.Freeze,
+		After:      h.Thaw,
+		Log:        log,
+	}, wasFrozen)
 }
 
 // anchorPaths makes the paths absolute that are used again after the daemon has
