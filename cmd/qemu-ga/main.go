@@ -143,7 +143,7 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 	// Commands that are under way may wait for it.
 	defer context.AfterFunc(ctx, func() { thaw(freezer.Close) })()
 
-	gates := []agent.Gate{agent.FrozenGate(freezer.Frozen)}
+	gates := []agent.Gate{agent.FrozenGate(freezer.Frozen, freezer.ThawDue)}
 	if len(cfg.AllowRPCs) > 0 || len(cfg.BlockRPCs) > 0 {
 		gates = append(gates, agent.ListGate(cfg.AllowRPCs, cfg.BlockRPCs))
 	}

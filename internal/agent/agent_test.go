@@ -93,21 +93,24 @@ func TestRegisterTwice(t *testing.T) {
 }
 
 func TestGates(t *testing.T) {
-	var frozen atomic.Bool
+	var frozen, due atomic.Bool
 	a := New(silent(), []Gate{
-		FrozenGate(frozen.Load),
+		FrozenGate(frozen.Load, due.Load),
 		ListGate([]string{"guest-ping", "guest-sync", "guest-file-open"}, []string{"guest-sync"}),
 	}, Handle(qga.FileOpen, func(context.Context, qga.FileOpenArgs) (qga.Handle, error) { return 1, nil }))
 
 	for _, tt := range []struct {
-		frozen  bool
-		enabled string
+		frozen, due bool
+		enabled     string
 	}{
-		{false, "guest-ping guest-file-open"},
+		{false, false, "guest-ping guest-file-open"},
 		// While frozen what is safe runs in spite of the lists, and nothing else.
-		{true, "guest-sync-delimited guest-sync guest-ping guest-info"},
+		{true, true, "guest-sync-delimited guest-sync guest-ping guest-info"},
+		// Thawed behind the host's back: it has to find that out.
+		{false, true, "guest-sync-delimited guest-sync guest-ping guest-info guest-file-open"},
 	} {
 		frozen.Store(tt.frozen)
+		due.Store(tt.due)
 		info, err := a.info(context.Background(), qga.Empty{})
 		if err != nil {
 			t.Fatal(err)
@@ -121,11 +124,11 @@ func TestGates(t *testing.T) {
 			reply := converse(t, a, `{"execute":"`+c.Name+`","arguments":{"no-such-member":1}}`)
 			want := "Command " + c.Name + " has been disabled: the command is not allowed"
 			if strings.Contains(reply, want) == c.Enabled {
-				t.Errorf("frozen %v: %s, enabled %v: %s", tt.frozen, c.Name, c.Enabled, reply)
+				t.Errorf("%+v: %s, enabled %v: %s", tt, c.Name, c.Enabled, reply)
 			}
 		}
 		if got := strings.Join(enabled, " "); got != tt.enabled {
-			t.Errorf("frozen %v: got %s, want %s", tt.frozen, got, tt.enabled)
+			t.Errorf("%+v: got %s", tt, got)
 		}
 	}
 }

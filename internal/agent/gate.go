@@ -20,19 +20,20 @@ const (
 // as dispatch does, so what it reports as enabled is what would run.
 type Gate func(*qga.Info) Verdict
 
-// FrozenGate lets nothing but the commands that are safe while file systems
-// are frozen pass as long as frozen reports so. These it allows whatever the
-// lists behind it say: a guest in which nobody may call guest-fsfreeze-thaw
-// must not stay frozen.
-func FrozenGate(frozen func() bool) Gate {
+// FrozenGate denies what is not safe while file systems are frozen as long as
+// frozen reports so. What is safe it allows whatever the lists behind it say, as
+// long as due reports that a host still has to thaw: a guest in which nobody may
+// call guest-fsfreeze-thaw must not stay frozen, and a host that comes too late
+// has to be told.
+func FrozenGate(frozen, due func() bool) Gate {
 	return func(c *qga.Info) Verdict {
 		switch {
-		case !frozen():
-			return Pass
-		case c.WhileFrozen:
+		case c.WhileFrozen && due():
 			return Allow
-		default:
+		case !c.WhileFrozen && frozen():
 			return Deny
+		default:
+			return Pass
 		}
 	}
 }

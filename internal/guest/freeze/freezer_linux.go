@@ -61,6 +61,9 @@ type Freezer struct {
 	// frozen says which commands may run. It is true from before the first file
 	// system is frozen until after the last one has thawed.
 	frozen atomic.Bool
+	// due says whether the host believes that they are. It outlasts frozen when
+	// somebody else was faster to thaw.
+	due atomic.Bool
 
 	mu   sync.Mutex // held during a freeze and during a thaw
 	hold *hold      // nil unless this agent froze something
@@ -85,11 +88,16 @@ type hold struct {
 func New(c Config, wasFrozen bool) *Freezer {
 	f := &Freezer{Config: c, kernel: running}
 	f.frozen.Store(wasFrozen)
+	f.due.Store(wasFrozen)
 	return f
 }
 
-// Frozen reports whether file systems are frozen, for agent.FrozenGate.
+// Frozen reports whether file systems are frozen.
 func (f *Freezer) Frozen() bool { return f.frozen.Load() }
+
+// ThawDue reports whether a host has frozen file systems and not yet asked to
+// thaw them, frozen or not.
+func (f *Freezer) ThawDue() bool { return f.due.Load() }
 
 // Commands returns the commands of this package.
 func Commands(f *Freezer) []agent.Handler {
@@ -170,6 +178,7 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	}
 	f.mark(true)
 	f.frozen.Store(true)
+	f.due.Store(true)
 	f.Log.Hold()
 	h := &hold{volumes: volumes, guard: g, unlock: lockMemory()}
 	f.hold = h
@@ -190,6 +199,7 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	}
 	if err != nil || h.count == 0 {
 		_, undoErr := f.end(h.volumes)
+		f.due.Store(false)
 		return 0, errors.Join(err, undoErr)
 	}
 	return h.count, nil
@@ -237,7 +247,9 @@ func (f *Freezer) expire(h *hold, why string) {
 // state is thawed then.
 func (f *Freezer) Resume() error {
 	f.Log.Errorf("file systems were frozen when the agent before this one ended: they are thawed now, and what was copied meanwhile may be inconsistent")
-	_, err := f.thaw(context.Background())
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, err := f.thawAll(context.Background())
 	return err
 }
 
@@ -257,6 +269,7 @@ func (f *Freezer) thaw(ctx context.Context) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, err := f.thawAll(ctx)
+	f.due.Store(f.Frozen())
 	f.Log.Auditf("guest-fsthaw called")
 	return n, err
 }

@@ -92,7 +92,7 @@ func leadsTo(fd int, m mounts.Mount) (bool, error) {
 		// Its files have numbers that no device has.
 		var fs unix.Statfs_t
 		err := unix.Fstatfs(fd, &fs)
-		return fs.Type == unix.BTRFS_SUPER_MAGIC, err
+		return uint32(fs.Type) == unix.BTRFS_SUPER_MAGIC, err
 	}
 	dev := uint64(stat.Dev)
 	return unix.Major(dev) == m.Major && unix.Minor(dev) == m.Minor, nil
