@@ -28,11 +28,16 @@ const (
 type System struct {
 	// Root takes the place of the root directory.
 	Root root.Dir
+	// Audit notes what the host has asked for. Nil notes nothing.
+	Audit func(format string, args ...any)
 }
 
 // Commands returns the commands of this package.
 func Commands(s System) []agent.Handler {
-	return []agent.Handler{agent.Handle(qga.GetFSInfo, newCommands(s).getFSInfo)}
+	return []agent.Handler{
+		agent.Handle(qga.FSTrim, newTrimmer(s).fstrim),
+		agent.Handle(qga.GetFSInfo, newCommands(s).getFSInfo),
+	}
 }
 
 func newCommands(s System) *commands { return &commands{root: s.Root, statfs: statfs} }
