@@ -15,6 +15,7 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/guest/freeze"
 	"github.com/bellhop-vm/bellhop/internal/guest/memory"
 	"github.com/bellhop-vm/bellhop/internal/guest/network"
+	"github.com/bellhop-vm/bellhop/internal/guest/power"
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
 	"github.com/bellhop-vm/bellhop/internal/guest/system"
 	"github.com/bellhop-vm/bellhop/internal/guest/users"
@@ -45,7 +46,13 @@ func commands(cfg *config.Config, st *state.State, log *logging.Logger, freezer 
 		memory.Commands(memory.System{}),
 		network.Commands(network.Config{Exclude: cfg.NetworkExclude}),
 		disks.Commands(disks.System{}),
-		filesystems.Commands(filesystems.System{}),
+		filesystems.Commands(filesystems.System{Audit: log.Auditf}),
 		freeze.Commands(freezer),
+		power.Commands(power.Config{
+			Run:    run.Run,
+			Kernel: power.System{},
+			Audit:  log.Auditf,
+			Log:    log.Logf,
+		}),
 	)
 }
