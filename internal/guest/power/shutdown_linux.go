@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -121,7 +122,8 @@ func (p *power) bySignal(w way) bool {
 		signal = w.systemd
 	case "busybox":
 		signal = w.busybox
-	default:
+	}
+	if signal == 0 || !p.awaits(signal) {
 		return false
 	}
 	if err := p.Kernel.Signal(1, signal); err != nil {
@@ -130,6 +132,24 @@ func (p *power) bySignal(w way) bool {
 	}
 	p.Log(logging.Message, "no program could be run to shut down; sent signal %d to %s", signal, exe)
 	return true
+}
+
+// awaits reports whether the first process does something about a signal. One
+// that does not, a shell of BusyBox for example, would ignore it: the kernel
+// spares it what signals do to others.
+func (p *power) awaits(signal unix.Signal) bool {
+	status, _ := p.Root.ReadFile("/proc/1/status")
+	for line := range strings.Lines(string(status)) {
+		name, hex, _ := strings.Cut(line, ":")
+		if name != "SigCgt" && name != "SigBlk" { // blocked are those that it fetches itself
+			continue
+		}
+		set, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
+		if err == nil && set&(1<<(signal-1)) != 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // Before the kernel takes the power away, processes have farewell to end after
