@@ -4,10 +4,8 @@ package guest
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -338,30 +336,4 @@ func testPortUnplugged(t *testing.T, g *guest) {
 	if out := shell(t, g, "ls -l /proc/%d/fd | grep -c vport", pid); out != "1\n" {
 		t.Errorf("the agent has %s ports open, want one", out)
 	}
-}
-
-// testSuspend lets the guest sleep, which resets its ports.
-func testSuspend(t *testing.T, g *guest) {
-	h := dial(t, g.Socket())
-	h.sync(t)
-	shell(t, g, "(sleep 0.3; echo mem >/sys/power/state) >/dev/null 2>&1 &")
-	event(t, g, "SUSPEND")
-	// What is asked of a sleeping guest is answered when it is awake.
-	h.send(t, ping)
-	if err := h.SetDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
-		t.Fatal(err)
-	}
-	if b, err := h.r.ReadByte(); !errors.Is(err, os.ErrDeadlineExceeded) {
-		t.Errorf("the sleeping guest sent %q, %v", b, err)
-	}
-	if err := h.SetDeadline(time.Now().Add(patience)); err != nil {
-		t.Fatal(err)
-	}
-	qmp(t, g, "system_wakeup", nil)
-	event(t, g, "WAKEUP")
-	h.want(t, pong)
-	h.sync(t)
-	h.Close()
-	dial(t, g.Socket()).sync(t)
-	dial(t, g.serial).sync(t)
 }

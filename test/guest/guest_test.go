@@ -71,6 +71,7 @@ func TestGuest(t *testing.T) {
 		{"idle", testIdle},
 		{"agent killed", testAgentKilled},
 		{"port unplugged", testPortUnplugged},
+		{"suspend that is not supported", testSuspendUnsupported},
 		{"suspend to RAM", testSuspend},
 	} {
 		t.Run(tt.name, func(t *testing.T) { tt.fn(t, g) })

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path"
-	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -111,45 +110,34 @@ func (p *power) programs(w way) [][]string {
 // bySignal asks the first process, if it is one that understands, and reports
 // whether that is so.
 func (p *power) bySignal(w way) bool {
-	if os.Getpid() == 1 { // which would be us
-		return false
-	}
-	// In a container /run may be the host's, but not this.
-	exe, _ := p.Root.Readlink("/proc/1/exe")
-	var signal unix.Signal
-	switch strings.TrimSuffix(path.Base(exe), " (deleted)") { // by an update
-	case "systemd":
-		signal = w.systemd
-	case "busybox":
-		signal = w.busybox
-	}
-	if signal == 0 || !p.awaits(signal) {
+	signal, ok := p.initSignal(w)
+	if !ok || os.Getpid() == 1 { // which would be us
 		return false
 	}
 	if err := p.Kernel.Signal(1, signal); err != nil {
-		p.Log(logging.Warning, "failed to signal process 1: %v", err)
+		p.Log(logging.Warning, "failed to signal the init: %v", err)
 		return false
 	}
-	p.Log(logging.Message, "no program could be run to shut down; sent signal %d to %s", signal, exe)
+	p.Log(logging.Message, "no program could be run to shut down; sent signal %d to the init", signal)
 	return true
 }
 
-// awaits reports whether the first process does something about a signal. One
-// that does not, a shell of BusyBox for example, would ignore it: the kernel
-// spares it what signals do to others.
-func (p *power) awaits(signal unix.Signal) bool {
-	status, _ := p.Root.ReadFile("/proc/1/status")
-	for line := range strings.Lines(string(status)) {
-		name, hex, _ := strings.Cut(line, ":")
-		if name != "SigCgt" && name != "SigBlk" { // blocked are those that it fetches itself
-			continue
-		}
-		set, err := strconv.ParseUint(strings.TrimSpace(hex), 16, 64)
-		if err == nil && set&(1<<(signal-1)) != 0 {
-			return true
-		}
+// initSignal returns the signal for the first process. Others than those that
+// are known would ignore it, as the kernel spares the first process what signals
+// do to others; and then nothing would happen, without an error.
+func (p *power) initSignal(w way) (unix.Signal, bool) {
+	// In a container /run may be the host's, but not this.
+	exe, _ := p.Root.Readlink("/proc/1/exe")
+	switch strings.TrimSuffix(path.Base(exe), " (deleted)") { // by an update
+	case "systemd":
+		return w.systemd, true
+	case "busybox": // is also a shell, and all kinds of things
+		cmdline, _ := p.Root.ReadFile("/proc/1/cmdline")
+		name, _, _ := strings.Cut(string(cmdline), "\x00")
+		name = path.Base(strings.TrimSpace(name))
+		return w.busybox, name == "init" || name == "linuxrc"
 	}
-	return false
+	return 0, false
 }
 
 // Before the kernel takes the power away, processes have farewell to end after
