@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 
@@ -38,13 +39,14 @@ var errNoSwitch = errors.New("no file to take it offline by")
 
 // vcpus lists the processors in the order of their numbers.
 func (s System) vcpus(context.Context, qga.Empty) ([]qga.VCPU, error) {
-	ids, err := s.Root.Numbered(cpuDir, "cpu")
+	dir, ids, err := s.Root.OpenNumbered(cpuDir, "cpu")
 	if err != nil {
 		return nil, fmt.Errorf("failed to list entries: %s: %w", cpuDir, strerror.Reason(err))
 	}
+	defer dir.Close()
 	list := make([]qga.VCPU, 0, len(ids))
 	for _, id := range ids {
-		online, err := s.online(int64(id))
+		online, err := state(dir, int64(id))
 		switch {
 		case errors.Is(err, errNoSwitch):
 			list = append(list, qga.VCPU{LogicalID: int64(id), Online: true, CanOffline: new(false)})
@@ -73,7 +75,12 @@ func (s System) setVCPUs(_ context.Context, args qga.SetVCPUsArgs) (int64, error
 }
 
 func (s System) setVCPU(id int64, online bool) error {
-	now, err := s.online(id)
+	dir, err := s.Root.Open(cpuDir)
+	if err != nil {
+		return errNoProcessor(id, err)
+	}
+	defer dir.Close()
+	now, err := state(dir, id)
 	switch {
 	case errors.Is(err, errNoSwitch):
 		if online {
@@ -85,22 +92,21 @@ func (s System) setVCPU(id int64, online bool) error {
 	case now == online:
 		return nil
 	}
-	state := "0"
+	want := "0"
 	if online {
-		state = "1"
+		want = "1"
 	}
 	path := onlineFile(id)
-	return attributeError("pwrite", path, s.Root.Store(path, state))
+	return attributeError("pwrite", path, s.Root.Store(path, want))
 }
 
-// online returns the state of a processor, or errNoSwitch if it has but one.
-func (s System) online(id int64) (bool, error) {
-	path := onlineFile(id)
-	data, err := s.Root.ReadAttribute(path)
+// state returns the state of a processor, or errNoSwitch if it has but one.
+func state(dir root.Directory, id int64) (bool, error) {
+	name := "cpu" + strconv.FormatInt(id, 10) + "/"
+	data, err := dir.ReadAttribute(name + "online")
 	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ENOTDIR) {
-		dir := cpuPath(id)
-		if _, err := s.Root.ReadDir(dir); err != nil {
-			return false, fmt.Errorf("Could not open '%s': %w", dir, strerror.Reason(err))
+		if err := dir.Check(name); err != nil {
+			return false, errNoProcessor(id, err)
 		}
 		return false, errNoSwitch
 	}
@@ -108,9 +114,13 @@ func (s System) online(id int64) (bool, error) {
 		err = io.ErrUnexpectedEOF
 	}
 	if err != nil {
-		return false, attributeError("pread", path, err)
+		return false, attributeError("pread", onlineFile(id), err)
 	}
 	return data[0] != '0', nil
+}
+
+func errNoProcessor(id int64, err error) error {
+	return fmt.Errorf("Could not open '%s': %w", cpuPath(id), strerror.Reason(err))
 }
 
 func cpuPath(id int64) string { return fmt.Sprintf("%s/cpu%d/", cpuDir, id) }

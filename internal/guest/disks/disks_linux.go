@@ -95,9 +95,9 @@ func (t *Tree) disk(device string) (qga.Disk, bool) {
 		return qga.Disk{}, false
 	}
 	d := qga.Disk{Name: t.node(device)}
-	if names, err := t.root.ReadDir(device + "/slaves"); err == nil {
-		d.Dependencies = make([]string, 0, len(names))
-		for _, s := range t.Slaves(device) {
+	if slaves, err := t.slaves(device); err == nil {
+		d.Dependencies = make([]string, 0, len(slaves))
+		for _, s := range slaves {
 			d.Dependencies = append(d.Dependencies, t.node(s))
 		}
 	}
@@ -144,6 +144,9 @@ func (t *Tree) node(device string) string {
 func (t *Tree) alias(device string, u *uevent) string {
 	if p, ok := t.properties(u); ok {
 		return p.alias
+	}
+	if !virtual(device) {
+		return ""
 	}
 	name, _ := t.root.ReadLine(device + "/dm/name")
 	return name

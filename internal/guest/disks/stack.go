@@ -5,17 +5,22 @@ import (
 	"strings"
 )
 
-// Slaves returns the devices that a virtual device builds on: the volumes of a
+// BuiltOn returns the devices that a virtual device builds on: the volumes of a
 // device mapper, the members of a RAID. Those of a partition are the whole
 // device's.
-func (t *Tree) Slaves(device string) []string {
-	names, err := t.root.ReadDir(device + "/slaves")
-	if err != nil {
-		if whole := path.Dir(device); virtual(whole) {
-			return t.Slaves(whole)
-		}
+func (t *Tree) BuiltOn(device string) []string {
+	list, err := t.slaves(device)
+	if whole := path.Dir(device); err != nil && virtual(whole) {
+		return t.BuiltOn(whole)
 	}
-	return t.followAll(device+"/slaves/", names)
+	return list
+}
+
+// slaves returns what the kernel calls the slaves of a device, which a partition
+// has none of.
+func (t *Tree) slaves(device string) ([]string, error) {
+	names, err := t.root.ReadDir(device + "/slaves")
+	return t.followAll(device+"/slaves/", names), err
 }
 
 // BackingFile returns the file that a loop device, or a partition of one, is

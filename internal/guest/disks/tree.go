@@ -44,7 +44,7 @@ func (t *Tree) Addresses(devices ...string) []qga.DiskAddress {
 		}
 		seen[device] = true
 		if virtual(device) {
-			for _, s := range t.Slaves(device) {
+			for _, s := range t.BuiltOn(device) {
 				add(s)
 			}
 		} else if a := t.address(device); a != nil {
@@ -262,7 +262,7 @@ func (t *Tree) hostIndex(parts []string) (int64, bool) {
 func (t *Tree) uevent(device string) *uevent {
 	u, ok := t.uevents[device]
 	if !ok {
-		if text, err := t.root.ReadFile(device + "/uevent"); err == nil {
+		if text, err := t.root.ReadAttribute(device + "/uevent"); err == nil {
 			u = parseUevent(string(text))
 		}
 		t.uevents[device] = u
@@ -276,9 +276,14 @@ func (t *Tree) properties(u *uevent) (properties, bool) {
 	if u == nil || u.number == "" {
 		return properties{}, false
 	}
-	text, err := t.root.ReadFile("/run/udev/data/b" + u.number)
-	if err != nil {
+	if !u.asked {
+		u.asked = true
+		if text, err := t.root.ReadFile("/run/udev/data/b" + u.number); err == nil {
+			u.properties = new(parseProperties(string(text)))
+		}
+	}
+	if u.properties == nil {
 		return properties{}, false
 	}
-	return parseProperties(string(text)), true
+	return *u.properties, true
 }

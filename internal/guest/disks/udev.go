@@ -16,6 +16,10 @@ type uevent struct {
 	// sequence is the number that the disk has got and no other disk since the
 	// system came up; "" on kernels before 5.15.
 	sequence string
+
+	// properties is what udev knows, nil if nothing, once it was asked.
+	properties *properties
+	asked      bool
 }
 
 // parseUevent reads the text of a block device's uevent file.

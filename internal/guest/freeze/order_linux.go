@@ -96,7 +96,7 @@ func backingFiles(tree *disks.Tree, devices []string) (files []string) {
 		if file := tree.BackingFile(d); file != "" {
 			files = append(files, file)
 		}
-		devices = append(devices, tree.Slaves(d)...)
+		devices = append(devices, tree.BuiltOn(d)...)
 	}
 	return files
 }

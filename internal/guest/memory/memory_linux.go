@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"path"
 	"strconv"
 	"strings"
 	"syscall"
@@ -35,7 +36,10 @@ func Commands(s System) []agent.Handler {
 // blocks lists the blocks in the order of their numbers. A kernel that cannot
 // do without any of its memory has none.
 func (s System) blocks(context.Context, qga.Empty) ([]qga.MemoryBlock, error) {
-	indices, err := s.Root.Numbered(memoryDir, "memory")
+	dir, indices, err := s.Root.OpenNumbered(memoryDir, "memory")
+	if err == nil {
+		defer dir.Close()
+	}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return []qga.MemoryBlock{}, nil
@@ -46,7 +50,7 @@ func (s System) blocks(context.Context, qga.Empty) ([]qga.MemoryBlock, error) {
 	}
 	list := make([]qga.MemoryBlock, 0, len(indices))
 	for _, index := range indices {
-		b, err := s.block(index)
+		b, err := block(dir, index)
 		if errors.Is(err, fs.ErrNotExist) { // unplugged since it was listed
 			continue
 		}
@@ -58,13 +62,13 @@ func (s System) blocks(context.Context, qga.Empty) ([]qga.MemoryBlock, error) {
 	return list, nil
 }
 
-func (s System) block(index uint64) (qga.MemoryBlock, error) {
+func block(dir root.Directory, index uint64) (qga.MemoryBlock, error) {
 	b := qga.MemoryBlock{PhysIndex: index, Online: true, CanOffline: new(false)}
-	dir := blockDir(index)
-	state, err := s.attribute(dir, "state")
+	name := blockName(index)
+	state, err := attribute(dir, name+"state")
 	if errors.Is(err, fs.ErrNotExist) {
-		if _, err := s.Root.ReadDir(dir); err != nil {
-			return b, fmt.Errorf("Could not open '%s': %w", dir, strerror.Reason(err))
+		if err := dir.Check(name); err != nil {
+			return b, fmt.Errorf("Could not open '%s': %w", memoryDir+name, strerror.Reason(err))
 		}
 		return b, nil // always online
 	}
@@ -72,7 +76,7 @@ func (s System) block(index uint64) (qga.MemoryBlock, error) {
 		return b, err
 	}
 	b.Online = isOnline(state)
-	removable, err := s.attribute(dir, "removable")
+	removable, err := attribute(dir, name+"removable")
 	switch {
 	case err == nil:
 		*b.CanOffline = !strings.HasPrefix(removable, "0")
@@ -99,11 +103,19 @@ func (s System) setBlocks(_ context.Context, args qga.SetMemoryBlocksArgs) ([]qg
 }
 
 func (s System) setBlock(index uint64, online bool) (qga.MemoryBlockResponse, error) {
-	dir := blockDir(index)
-	state, err := s.attribute(dir, "state")
+	dir, err := s.Root.Open(memoryDir)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return s.setStateless(dir, online, err)
+		return qga.MemoryBlockNotSupported, strerror.Reason(err)
+	case err != nil:
+		return qga.MemoryBlockFailed, strerror.Reason(err)
+	}
+	defer dir.Close()
+	name := blockName(index)
+	state, err := attribute(dir, name+"state")
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return setStateless(dir, name, online, err)
 	case err != nil:
 		return qga.MemoryBlockFailed, err
 	case isOnline(state) == online:
@@ -113,7 +125,7 @@ func (s System) setBlock(index uint64, online bool) (qga.MemoryBlockResponse, er
 	if online {
 		want = "online"
 	}
-	if err := s.Root.Store(dir+"state", want); err != nil {
+	if err := s.Root.Store(memoryDir+name+"state", want); err != nil {
 		return qga.MemoryBlockFailed, err
 	}
 	return qga.MemoryBlockSuccess, nil
@@ -123,13 +135,10 @@ func (s System) setBlock(index uint64, online bool) (qga.MemoryBlockResponse, er
 func isOnline(state string) bool { return strings.HasPrefix(state, "online") }
 
 // setStateless finds the answer for a block that has no state, because it is
-// always online, because there is no such block, or because the kernel has no
-// blocks at all. The last two are told apart for the client's sake.
-func (s System) setStateless(dir string, online bool, missing error) (qga.MemoryBlockResponse, error) {
+// always online or because there is no such block.
+func setStateless(dir root.Directory, name string, online bool, missing error) (qga.MemoryBlockResponse, error) {
 	switch {
-	case !s.Root.Exists(memoryDir):
-		return qga.MemoryBlockNotSupported, missing
-	case !s.Root.Exists(dir):
+	case dir.Check(name) != nil:
 		return qga.MemoryBlockNotFound, missing
 	case !online:
 		return qga.MemoryBlockNotSupported, missing
@@ -138,11 +147,13 @@ func (s System) setStateless(dir string, online bool, missing error) (qga.Memory
 }
 
 func (s System) blockInfo(context.Context, qga.Empty) (qga.MemoryBlockInfo, error) {
-	text, err := s.attribute(memoryDir, "block_size_bytes")
+	dir, err := s.Root.Open(memoryDir)
 	if err != nil {
-		if _, err := s.Root.ReadDir(memoryDir); err != nil {
-			return qga.MemoryBlockInfo{}, fmt.Errorf("open(%q): %w", memoryDir, strerror.Reason(err))
-		}
+		return qga.MemoryBlockInfo{}, fmt.Errorf("open(%q): %w", memoryDir, strerror.Reason(err))
+	}
+	defer dir.Close()
+	text, err := attribute(dir, "block_size_bytes")
+	if err != nil {
 		return qga.MemoryBlockInfo{}, err
 	}
 	size, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(text), "0x"), 16, 64)
@@ -152,12 +163,12 @@ func (s System) blockInfo(context.Context, qga.Empty) (qga.MemoryBlockInfo, erro
 	return qga.MemoryBlockInfo{Size: size}, nil
 }
 
-func blockDir(index uint64) string { return fmt.Sprintf("%smemory%d/", memoryDir, index) }
+func blockName(index uint64) string { return "memory" + strconv.FormatUint(index, 10) + "/" }
 
-// attribute returns the contents of the file called name in dir. It is an error
-// if there are none. The errors are worded as the C agent does.
-func (s System) attribute(dir, name string) (string, error) {
-	data, err := s.Root.ReadAttribute(dir + name)
+// attribute returns the contents of a file in dir. It is an error if there are
+// none. The errors are worded as the C agent does.
+func attribute(dir root.Directory, name string) (string, error) {
+	data, err := dir.ReadAttribute(name)
 	if err == nil && len(data) == 0 {
 		err = io.ErrUnexpectedEOF
 	}
@@ -166,7 +177,7 @@ func (s System) attribute(dir, name string) (string, error) {
 		if e, ok := errors.AsType[*fs.PathError](err); ok && e.Op == "open" {
 			op = "open"
 		}
-		return "", fmt.Errorf("%s sysfs file %q: %w", op, name, strerror.Reason(err))
+		return "", fmt.Errorf("%s sysfs file %q: %w", op, path.Base(name), strerror.Reason(err))
 	}
 	return string(data), nil
 }

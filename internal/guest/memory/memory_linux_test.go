@@ -130,7 +130,7 @@ func TestSetBlocks(t *testing.T) {
 		}
 		// A driver takes the write as a whole; in a plain file the end of what
 		// was there remains.
-		if state, err := s.attribute(blockDir(tt.index), "state"); err != nil || !strings.HasPrefix(state, tt.state) {
+		if state, err := s.Root.ReadLine(memoryDir + blockName(tt.index) + "state"); err != nil || !strings.HasPrefix(state, tt.state) {
 			t.Errorf("%s: left %q, %v, want %q", tt.name, state, err, tt.state)
 		}
 	}

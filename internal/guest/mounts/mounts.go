@@ -3,7 +3,7 @@
 package mounts
 
 import (
-	"slices"
+	"iter"
 	"strconv"
 	"strings"
 )
@@ -26,50 +26,64 @@ type Mount struct {
 	Others []string
 }
 
-// parseMountinfo returns the mounts of /proc/self/mountinfo, those without a
+// parseMountinfo yields the mounts of /proc/self/mountinfo, those without a
 // device included. A line, as proc_pid_mountinfo(5) has it:
 //
 //	36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
 //	(1)(2)(3)  (4)   (5)   (6)        (7...)     (9)  (10)      (11)
 //
 // A line that is not of this form is skipped: it must not hide the others.
-func parseMountinfo(text string) []Mount {
-	var list []Mount
-	for line := range strings.Lines(text) {
-		// What comes before is numbers and escaped names, so that the first
-		// lone dash is the one that ends the optional fields.
-		before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
-		if !ok {
-			continue
+func parseMountinfo(text string) iter.Seq[Mount] {
+	return func(yield func(Mount) bool) {
+		for line := range strings.Lines(text) {
+			// What comes before is numbers and escaped names, so that the first
+			// lone dash is the one that ends the optional fields.
+			before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+			if !ok {
+				continue
+			}
+			var place [5]string
+			var kind [3]string
+			if fields(before, place[:]) < len(place) || fields(after, kind[:]) < 2 {
+				continue
+			}
+			major, minor, ok := parseDevice(place[2])
+			if !ok {
+				continue
+			}
+			if !yield(Mount{
+				Major: major, Minor: minor,
+				Point: unescape(place[4]), Type: unescape(kind[0]), Source: unescape(kind[1]),
+				ReadOnly: hasOption(kind[2], "ro"),
+			}) {
+				return
+			}
 		}
-		var place [5]string
-		var kind [3]string
-		if fields(before, place[:]) < 5 || fields(after, kind[:]) < 2 {
-			continue
-		}
-		major, minor, ok := parseDevice(place[2])
-		if !ok {
-			continue
-		}
-		list = append(list, Mount{
-			Major: major, Minor: minor,
-			Point: unescape(place[4]), Type: unescape(kind[0]), Source: unescape(kind[1]),
-			ReadOnly: slices.Contains(strings.Split(kind[2], ","), "ro"),
-		})
 	}
-	return list
 }
 
-// parseMounts returns the mounts of /proc/self/mounts, without device numbers.
-func parseMounts(text string) []Mount {
-	var list []Mount
-	for line := range strings.Lines(text) {
-		var f [3]string
-		if fields(strings.TrimSuffix(line, "\n"), f[:]) == 3 && !strings.HasPrefix(f[0], "#") {
-			list = append(list, Mount{Point: unescape(f[1]), Type: unescape(f[2]), Source: unescape(f[0])})
+// parseMounts yields the mounts of /proc/self/mounts, without device numbers.
+func parseMounts(text string) iter.Seq[Mount] {
+	return func(yield func(Mount) bool) {
+		for line := range strings.Lines(text) {
+			var f [3]string
+			if fields(strings.TrimSuffix(line, "\n"), f[:]) < len(f) || strings.HasPrefix(f[0], "#") {
+				continue
+			}
+			if !yield(Mount{Point: unescape(f[1]), Type: unescape(f[2]), Source: unescape(f[0])}) {
+				return
+			}
 		}
 	}
-	return list
+}
+
+func hasOption(list, option string) bool {
+	for o := range strings.SplitSeq(list, ",") {
+		if o == option {
+			return true
+		}
+	}
+	return false
 }
 
 // fields fills into with the first words of s and returns how many there were.

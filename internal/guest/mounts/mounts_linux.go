@@ -2,6 +2,7 @@ package mounts
 
 import (
 	"errors"
+	"iter"
 	"path"
 	"strings"
 
@@ -28,9 +29,9 @@ func List(dir root.Dir) ([]Mount, error) {
 }
 
 // withDevice keeps the mounts that have a block device.
-func withDevice(dir root.Dir, all []Mount) []Mount {
-	kept := all[:0]
-	for _, m := range all {
+func withDevice(dir root.Dir, all iter.Seq[Mount]) []Mount {
+	var kept []Mount
+	for m := range all {
 		if m.Major == 0 && m.Type == "btrfs" {
 			// Each subvolume has a device number of its own that no device
 			// answers to.
@@ -45,9 +46,9 @@ func withDevice(dir root.Dir, all []Mount) []Mount {
 
 // fromDevice keeps the mounts that look like those of a device, and finds its
 // number.
-func fromDevice(dir root.Dir, all []Mount) []Mount {
-	kept := all[:0]
-	for _, m := range all {
+func fromDevice(dir root.Dir, all iter.Seq[Mount]) []Mount {
+	var kept []Mount
+	for m := range all {
 		if !strings.HasPrefix(m.Source, "/") || m.Type == "smbfs" || m.Type == "cifs" {
 			continue
 		}

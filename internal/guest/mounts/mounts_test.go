@@ -1,6 +1,7 @@
 package mounts
 
 import (
+	"slices"
 	"strings"
 	"testing"
 )
@@ -27,7 +28,7 @@ func FuzzParse(f *testing.F) {
 	f.Add("27 1 254:0 / /a\\040b rw - ext4 /dev/vda rw\n")
 	f.Add("/dev/vda / ext4 rw 0 0\n")
 	f.Fuzz(func(t *testing.T, text string) {
-		for _, list := range [][]Mount{parseMountinfo(text), parseMounts(text)} {
+		for _, list := range [][]Mount{slices.Collect(parseMountinfo(text)), slices.Collect(parseMounts(text))} {
 			if len(list) > strings.Count(text, "\n")+1 {
 				t.Errorf("%d mounts of %q", len(list), text)
 			}

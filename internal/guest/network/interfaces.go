@@ -1,7 +1,6 @@
 package network
 
 import (
-	"fmt"
 	"path"
 	"strings"
 
@@ -87,5 +86,13 @@ func interfaces(links []link, addresses []address, exclude []string) []qga.Inter
 }
 
 func hardwareText(a [6]byte) string {
-	return fmt.Sprintf("%02x:%02x:%02x:%02x:%02x:%02x", a[0], a[1], a[2], a[3], a[4], a[5])
+	const digits = "0123456789abcdef"
+	b := make([]byte, 0, len("00:00:00:00:00:00"))
+	for i, octet := range a {
+		if i > 0 {
+			b = append(b, ':')
+		}
+		b = append(b, digits[octet>>4], digits[octet&0xf])
+	}
+	return string(b)
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,8 +30,9 @@ const (
 
 // snapshot returns all links of the network namespace and their addresses.
 func snapshot() ([]link, []address, error) {
-	c, err := dial()
-	if err != nil {
+	c := conns.Get().(*conn)
+	defer conns.Put(c)
+	if err := c.dial(); err != nil {
 		return nil, nil, err
 	}
 	defer c.close()
@@ -44,12 +46,16 @@ type conn struct {
 	buf [maxDatagram]byte
 }
 
-func dial() (*conn, error) {
+// conns are not connected: what is worth keeping is their buffers, which would
+// be most of what the collector has to do.
+var conns = sync.Pool{New: func() any { return new(conn) }}
+
+func (c *conn) dial() error {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	c := &conn{fd: fd}
+	c.fd = fd
 	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: timeout})
 	if err == nil {
 		// A connected socket takes nothing from anybody but the kernel.
@@ -57,9 +63,8 @@ func dial() (*conn, error) {
 	}
 	if err != nil {
 		c.close()
-		return nil, err
 	}
-	return c, nil
+	return err
 }
 
 func (c *conn) close() { _ = unix.Close(c.fd) }
@@ -114,25 +119,52 @@ func (c *conn) dump(kind uint16, header int, each func(data []byte)) (whole bool
 		if err != nil {
 			return false, err
 		}
-		messages, err := syscall.ParseNetlinkMessage(datagram)
-		if err != nil {
-			return false, err
-		}
-		for _, m := range messages {
-			if m.Header.Seq != c.seq {
+		for len(datagram) > 0 {
+			m, size, ok := parseReply(datagram)
+			if !ok {
+				return false, unix.EINVAL
+			}
+			datagram = datagram[size:]
+			if m.seq != c.seq {
 				continue
 			}
-			if m.Header.Flags&unix.NLM_F_DUMP_INTR != 0 {
+			if m.flags&unix.NLM_F_DUMP_INTR != 0 {
 				whole = false
 			}
-			switch m.Header.Type {
+			switch m.kind {
 			case unix.NLMSG_DONE, unix.NLMSG_ERROR:
-				return whole, status(m.Data)
+				return whole, status(m.data)
 			default:
-				each(m.Data)
+				each(m.data)
 			}
 		}
 	}
+}
+
+// A reply is one of the messages in a datagram, with what counts of its header.
+type reply struct {
+	kind, flags uint16
+	seq         uint32
+	data        []byte
+}
+
+// parseReply returns the first message of a datagram and how much of it that
+// is.
+func parseReply(b []byte) (m reply, size int, ok bool) {
+	if len(b) < unix.SizeofNlMsghdr {
+		return reply{}, 0, false
+	}
+	length := uint64(binary.NativeEndian.Uint32(b))
+	if length < unix.SizeofNlMsghdr || length > uint64(len(b)) {
+		return reply{}, 0, false
+	}
+	m = reply{
+		kind:  binary.NativeEndian.Uint16(b[4:]),
+		flags: binary.NativeEndian.Uint16(b[6:]),
+		seq:   binary.NativeEndian.Uint32(b[8:]),
+		data:  b[unix.SizeofNlMsghdr:length],
+	}
+	return m, min((int(length)+unix.NLMSG_ALIGNTO-1)&^(unix.NLMSG_ALIGNTO-1), len(b)), true
 }
 
 // receive returns the next datagram, which is good until the one after it.

@@ -4,6 +4,7 @@
 package root
 
 import (
+	"bytes"
 	"errors"
 	"os"
 	"path"
@@ -47,7 +48,22 @@ func (d Dir) ReadFile(name string) ([]byte, error) {
 		return nil, fail("open", err)
 	}
 	defer syscall.Close(fd)
-	data := make([]byte, 0, 512)
+	// Most files are small, and those of /proc the cheaper the fewer the reads.
+	var small [4 << 10]byte
+	n := 0
+	for n < len(small) {
+		more, err := syscall.Read(fd, small[n:])
+		switch {
+		case err == syscall.EINTR:
+		case err != nil:
+			return bytes.Clone(small[:n]), fail("read", err)
+		case more == 0:
+			return bytes.Clone(small[:n]), nil
+		default:
+			n += more
+		}
+	}
+	data := append(make([]byte, 0, 4*len(small)), small[:]...)
 	for {
 		n, err := syscall.Read(fd, data[len(data):cap(data)])
 		switch {
@@ -68,27 +84,10 @@ func (d Dir) ReadFile(name string) ([]byte, error) {
 	}
 }
 
-// ReadLine returns the contents of an attribute: a short file, without the
-// blanks around it.
-func (d Dir) ReadLine(name string) (string, error) {
-	data, err := d.ReadFile(name)
-	return strings.TrimSpace(string(data)), err
-}
-
 // Exists reports whether there is something called name.
 func (d Dir) Exists(name string) bool {
 	_, err := os.Stat(d.Path(name))
 	return err == nil
-}
-
-// ReadDir returns the names in a directory, sorted.
-func (d Dir) ReadDir(name string) ([]string, error) {
-	entries, err := os.ReadDir(d.Path(name))
-	names := make([]string, len(entries))
-	for i, e := range entries {
-		names[i] = e.Name()
-	}
-	return names, err
 }
 
 // Readlink returns what a symbolic link points to.

@@ -44,6 +44,7 @@ func parseOSRelease(text string, found func(key, value string)) {
 // without expanding anything. A quote that is not closed reaches to the end.
 func unquote(s string) string {
 	var word strings.Builder
+	word.Grow(len(s))
 	var quote byte // the one we are in, or 0
 	for i := 0; i < len(s); i++ {
 		c := s[i]
