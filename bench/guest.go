@@ -19,7 +19,7 @@ func guestWork(quick bool) []work {
 	if quick {
 		connections = 50
 	}
-	return []work{
+	list := []work{
 		pings(1, 300,
 			row{name: "guest: ping, 1 in flight: latency", unit: "us"},
 			row{name: "guest: ping, 1 in flight: rate", unit: "/s"}),
@@ -36,6 +36,10 @@ func guestWork(quick bool) []work {
 			do:   func(t *trial) { writes(t, size, 1) },
 		},
 	}
+	for _, command := range questions {
+		list = append(list, question(command, "guest: ", 16, 20))
+	}
+	return list
 }
 
 // inGuest measures what goes over virtio-serial, with both agents in one

@@ -76,6 +76,9 @@ func hostWork() []work {
 			do:    func(t *trial) { writes(t, s.size, s.times) },
 		})
 	}
+	for _, command := range questions {
+		list = append(list, question(command, "", 16, 200))
+	}
 	return append(list,
 		work{
 			rows: []row{{name: "exec true, 1 ms poll", unit: "/s", aim: atLeast(1.2)}},
@@ -163,6 +166,35 @@ func pings(inFlight, batches int, rows ...row) work {
 			after, err = t.process.cpu()
 			t.fail(err)
 			t.sample(2, float64((after-before).Nanoseconds())/1e3/n)
+		}
+	}}
+}
+
+// questions are the commands about the guest that hosts ask over and over.
+var questions = []string{"get-fsinfo", "get-disks", "network-get-interfaces", "get-vcpus", "get-osinfo"}
+
+// question measures how often a command is answered: asked one at a time, and
+// inFlight at once. What there is to tell is that of the machine.
+func question(command, prefix string, inFlight, batches int) work {
+	name := prefix + command
+	rows := []row{
+		{name: name + ", 1 in flight", unit: "/s", aim: atLeast(2)},
+		{name: fmt.Sprintf("%s, %d in flight", name, inFlight), unit: "/s", aim: atLeast(2)},
+	}
+	return work{rows: rows, do: func(t *trial) {
+		c := t.dial()
+		defer t.hangUp(c)
+		ask := request("guest-"+command, "{}")
+		c.ask(ask) // which has to be a success
+		buf := make([]byte, 64*kib)
+		for i, n := range []int{1, inFlight} {
+			batch := bytes.Repeat(ask, n)
+			begin := time.Now()
+			for range batches {
+				c.send(batch)
+				c.skipLines(buf, n)
+			}
+			t.sample(i, float64(n*batches)/time.Since(begin).Seconds())
 		}
 	}}
 }
