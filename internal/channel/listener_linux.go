@@ -117,7 +117,7 @@ func (l *Listener) Accept(ctx context.Context) (io.ReadWriteCloser, error) {
 		case pollErr != nil:
 			return nil, pollErr
 		case err == nil:
-			return os.NewFile(uintptr(fd), "client"), nil
+			return newSocket(fd)
 		case err == unix.EINTR, err == unix.ECONNABORTED:
 		case err == unix.EBADF, err == unix.EINVAL, err == unix.ENOTSOCK, err == unix.EOPNOTSUPP:
 			return nil, os.NewSyscallError("accept4", err)

@@ -1,0 +1,101 @@
+package channel
+
+import (
+	"io"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// A socket is the connection of one client.
+//
+// It is read and written by system calls of which the runtime is not told. On
+// a socket that does not block it has nothing to do about them; but being told,
+// it wakes the thread that watches over calls that block, which is more work
+// than a ping and often lets it wait for a processor.
+type socket struct {
+	*os.File
+	raw syscall.RawConn
+
+	// What Read and Write are about, kept here because closures made for each
+	// call would be garbage.
+	in, out     transfer
+	read, write func(fd uintptr) bool
+}
+
+// A transfer is a read or a write under way.
+type transfer struct {
+	b   []byte
+	n   int
+	err error
+}
+
+func newSocket(fd int) (*socket, error) {
+	f := os.NewFile(uintptr(fd), "client")
+	raw, err := f.SyscallConn()
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	s := &socket{File: f, raw: raw}
+	s.read = func(fd uintptr) bool { return s.in.step(unix.SYS_READ, fd) }
+	s.write = func(fd uintptr) bool {
+		for s.out.step(unix.SYS_WRITE, fd) {
+			if s.out.err != nil || len(s.out.b) == 0 {
+				return true
+			}
+		}
+		return false
+	}
+	return s, nil
+}
+
+// step reads or writes once. It returns false when there is nothing to read, or
+// no room, at the moment.
+func (t *transfer) step(call, fd uintptr) bool {
+	for {
+		n, _, errno := unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)))
+		switch errno {
+		case 0:
+			t.b, t.n = t.b[n:], t.n+int(n)
+			return true
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR:
+		default:
+			t.err = errno
+			return true
+		}
+	}
+}
+
+// Read reads what there is, and waits for it if there is nothing.
+func (s *socket) Read(b []byte) (int, error) {
+	s.in.b = b
+	err := s.raw.Read(s.read)
+	n, err := s.in.end("read", err)
+	if n == 0 && err == nil && len(b) > 0 {
+		err = io.EOF
+	}
+	return n, err
+}
+
+// Write writes all of b.
+func (s *socket) Write(b []byte) (int, error) {
+	s.out.b = b
+	err := s.raw.Write(s.write)
+	return s.out.end("write", err)
+}
+
+// end returns what became of the transfer, unless the poller failed, and
+// forgets the caller's memory.
+func (t *transfer) end(call string, pollErr error) (n int, err error) {
+	n, err = t.n, pollErr
+	if err == nil {
+		err = os.NewSyscallError(call, t.err)
+	}
+	*t = transfer{}
+	return n, err
+}
