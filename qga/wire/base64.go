@@ -1,8 +1,7 @@
 package wire
 
 import (
-	"bytes"
-	"sync"
+	"slices"
 
 	"github.com/segmentio/asm/base64"
 
@@ -16,46 +15,24 @@ import (
 // errBase64 is the protocol's text for data that is not base64.
 var errBase64 = qga.Failure("Base64 data contains invalid characters")
 
-// base64Piece is how many characters are decoded at a time: little enough to
-// stay in the CPU's cache on the way.
+// base64Piece is how many characters are decoded at a time: what turns out not
+// to be base64 before its end has to be looked at again.
 const base64Piece = 64 << 10
 
-// decodeBuffers are what decodeBase64 decodes to on the way. The codec is
-// chosen at run time, which makes the compiler put them on the heap: without a
-// pool a small guest-file-write would leave 48 KiB of garbage behind.
-var decodeBuffers = sync.Pool{New: func() any { return new([base64Piece / 4 * 3]byte) }}
+// decodeGroups decodes src to dst, which is at least as long, and returns the
+// data. It accepts whole groups of four characters and nothing else, so that
+// the data tell the text.
+func decodeGroups(dst, src []byte) (data []byte, ok bool) {
+	n, err := base64.StdEncoding.Decode(dst, src)
+	return dst[:n], err == nil && n == len(src)/4*3
+}
 
-// decodeBase64 decodes b in place and returns the data. It accepts what the C
-// agent accepts: line feeds, padding in odd places, an incomplete last group.
-func decodeBase64(b []byte) ([]byte, error) {
-	piece := decodeBuffers.Get().(*[base64Piece / 4 * 3]byte)
-	defer decodeBuffers.Put(piece)
-	n := 0
-	for at := 0; at < len(b); at += base64Piece {
-		p := b[at:min(at+base64Piece, len(b))]
-		// The codec skips carriage returns, the protocol refuses them.
-		if bytes.IndexByte(p, '\r') >= 0 {
-			return nil, errBase64
-		}
-		// There is soon enough room between what has been decoded and what
-		// has not; until then the detour leaves p as it is, should it have to
-		// be read again.
-		dst := b[n:at]
-		detour := len(dst) < len(piece)
-		if detour {
-			dst = piece[:]
-		}
-		m, err := base64.StdEncoding.Decode(dst, p)
-		if err != nil {
-			m, err = decodeLenient(b[n:], b[at:])
-			return b[:n+m], err
-		}
-		if detour {
-			copy(b[n:], dst[:m])
-		}
-		n += m
-	}
-	return b[:n], nil
+// appendPacked appends the text of which data is the beginning, decoded.
+func appendPacked(dst, data, rest []byte) []byte {
+	n := base64.StdEncoding.EncodedLen(len(data))
+	dst = slices.Grow(dst, n+len(rest))
+	base64.StdEncoding.Encode(dst[len(dst):len(dst)+n], data)
+	return append(dst[:len(dst)+n], rest...)
 }
 
 const (
@@ -76,14 +53,21 @@ var sextet = func() (t [256]byte) {
 	return t
 }()
 
-// decodeLenient decodes src to dst, which may be the same memory or lie before.
-func decodeLenient(dst, src []byte) (n int, err error) {
+// allSextets reports whether each character of b stands for six bits.
+func allSextets(b []byte) bool {
+	return !slices.ContainsFunc(b, func(c byte) bool { return sextet[c] >= pad })
+}
+
+// decodeBase64 decodes b in place and returns the data. It accepts what the C
+// agent accepts: line feeds, padding in odd places, an incomplete last group.
+// It is made for what the Reader did not pack.
+func decodeBase64(b []byte) ([]byte, error) {
 	var group [4]byte
-	have := 0
-	for _, c := range src {
+	n, have := 0, 0
+	for _, c := range b {
 		s := sextet[c]
 		if s == invalid {
-			return 0, errBase64
+			return nil, errBase64
 		}
 		if s == skipped {
 			continue
@@ -96,16 +80,16 @@ func decodeLenient(dst, src []byte) (n int, err error) {
 		have = 0
 		bits := uint32(group[0]&63)<<18 | uint32(group[1]&63)<<12 |
 			uint32(group[2]&63)<<6 | uint32(group[3]&63)
-		dst[n] = byte(bits >> 16)
+		b[n] = byte(bits >> 16)
 		n++
 		if group[2] != pad {
-			dst[n] = byte(bits >> 8)
+			b[n] = byte(bits >> 8)
 			n++
 		}
 		if group[3] != pad {
-			dst[n] = byte(bits)
+			b[n] = byte(bits)
 			n++
 		}
 	}
-	return n, nil
+	return b[:n], nil
 }

@@ -307,22 +307,6 @@ func TestDecodeBase64(t *testing.T) {
 	}
 }
 
-func FuzzDecodeBase64(f *testing.F) {
-	f.Add([]byte("aGVsbG8="), 0)
-	f.Add([]byte("Y\nQ==YQ=="), base64Piece-3)
-	f.Add([]byte("YQ==\n@"), 6*base64Piece)
-	f.Fuzz(func(t *testing.T, tail []byte, lead int) {
-		// A lead of good data moves the tail about the border of a piece.
-		text := append(bytes.Repeat([]byte("QUJD"), max(0, lead%(8*base64Piece))/4), tail...)
-		want := make([]byte, len(text))
-		n, wantErr := decodeLenient(want, bytes.Clone(text))
-		got, err := decodeBase64(text)
-		if (err == nil) != (wantErr == nil) || err == nil && !bytes.Equal(got, want[:n]) {
-			t.Errorf("%d bytes, tail %q: %v, %v", len(text), tail, err, wantErr)
-		}
-	})
-}
-
 func FuzzDecodeArgs(f *testing.F) {
 	for _, s := range []string{
 		`{"handle":1000,"buf-b64":"YQ==","count":1}`, `{"handle":1,"offset":-1,"whence":"cur"}`,
@@ -358,18 +342,4 @@ func FuzzDecodeArgs(f *testing.F) {
 			}
 		}
 	})
-}
-
-func BenchmarkDecodeBase64(b *testing.B) {
-	text := bytes.Repeat([]byte("QUJD"), 12<<20)
-	buf := make([]byte, len(text))
-	b.SetBytes(int64(len(text)))
-	for b.Loop() {
-		b.StopTimer()
-		copy(buf, text)
-		b.StartTimer()
-		if _, err := decodeBase64(buf); err != nil {
-			b.Fatal(err)
-		}
-	}
 }

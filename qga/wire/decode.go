@@ -54,14 +54,14 @@ func (d Decoder) Decode(v Value, dst reflect.Value) error {
 	// Only when everything else has proved to be in order, as the C agent
 	// does it.
 	for _, b := range s.binary {
-		data, err := decodeBase64(b.Bytes())
+		data, err := b.text.data()
 		if err != nil {
 			return err
 		}
 		if !d.strict {
 			data = bytes.Clone(data)
 		}
-		b.SetBytes(data)
+		b.dst.SetBytes(data)
 	}
 	return nil
 }
@@ -86,7 +86,13 @@ func (p *path) String() string {
 
 type decodeState struct {
 	strict bool
-	binary []reflect.Value
+	binary []binaryMember
+}
+
+// A binaryMember is one whose base64 is yet to be decoded.
+type binaryMember struct {
+	text Value
+	dst  reflect.Value
 }
 
 type decoder func(s *decodeState, v Value, dst reflect.Value, p *path) error
@@ -184,13 +190,12 @@ func decodeString(_ *decodeState, v Value, dst reflect.Value, p *path) error {
 	return nil
 }
 
-// decodeBinary leaves the text in dst; Decode replaces it by the data.
+// decodeBinary leaves the decoding to Decode.
 func decodeBinary(s *decodeState, v Value, dst reflect.Value, p *path) error {
 	if v.Kind() != String {
 		return badType(p, "string")
 	}
-	dst.SetBytes(v.Bytes())
-	s.binary = append(s.binary, dst)
+	s.binary = append(s.binary, binaryMember{v, dst})
 	return nil
 }
 

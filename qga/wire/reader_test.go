@@ -181,6 +181,55 @@ func (p *pieces) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// outcome reads src to its end and returns what came of it, and of strings also
+// what their base64 decodes to.
+func outcome(src io.Reader, packFrom int) string {
+	r := NewReader(src)
+	defer r.Close()
+	r.packFrom = packFrom
+	var out strings.Builder
+	for {
+		v, err := r.Read()
+		if err != nil {
+			if _, ok := err.(*SyntaxError); !ok {
+				return out.String()
+			}
+			fmt.Fprintln(&out, err)
+			continue
+		}
+		fmt.Fprintf(&out, "%s\n", AppendValue(nil, v))
+		if v.Kind() != Object {
+			continue
+		}
+		for _, m := range v.Members {
+			if m.Kind() == String {
+				data, err := m.data()
+				fmt.Fprintf(&out, "%x %v\n", data, err)
+				break // the rest of the tape is as it was, but it is not said to be
+			}
+		}
+	}
+}
+
+// FuzzPack has long strings read with and without packing.
+func FuzzPack(f *testing.F) {
+	f.Add(4000, []byte("YQ==\"}"), uint64(1))
+	f.Add(base64Piece+3, []byte("YQ==YWJj\",\"id\":\"QUJD\"}{}"), uint64(2))
+	f.Add(3*base64Piece, []byte("\\nYW\\u004aj\"}"), uint64(3))
+	f.Add(100, []byte("\xc3\xa9@\",'QUJD':1}"), uint64(4))
+	f.Add(5000, []byte("\x01{}"), uint64(5))
+	f.Fuzz(func(t *testing.T, lead int, tail []byte, seed uint64) {
+		text := `{"a":"` + strings.Repeat("QUJD/+09", base64Piece)[:max(0, lead)%(6*base64Piece)] + string(tail)
+		want := outcome(strings.NewReader(text), len(text)+1)
+		for _, from := range []int{0, 5, packFrom} {
+			got := outcome(&pieces{[]byte(text), rand.New(rand.NewPCG(seed, 0))}, from)
+			if got != want {
+				t.Errorf("%d and %q, packed from %d: got %.200q, want %.200q", lead, tail, from, got, want)
+			}
+		}
+	})
+}
+
 func FuzzReader(f *testing.F) {
 	for _, s := range []string{
 		`{"execute":"guest-file-write","arguments":{"handle":1000,"buf-b64":"aGVsbG8="},"id":{"a":[1,2.5e3,"\u00e9"]}}`,

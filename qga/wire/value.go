@@ -28,7 +28,10 @@ const (
 // The value lies on a tape, without pointers: a tag byte, then
 //
 //	i u d    8 bytes
-//	s        4 bytes length, the text in UTF-8 (a NUL as C0 80)
+//	s        4 bytes length, the text in UTF-8 (a NUL as C0 80); with the
+//	         highest bit of the length set, the data of so much of the text's
+//	         beginning as is base64, the rest of the text, and 4 bytes length
+//	         of that
 //	[ {      4 bytes offset of the end, then the elements; in an object each
 //	         member is an s and a value
 //
@@ -45,6 +48,9 @@ var EmptyObject = Value{[]byte{byte(Object), headSize, 0, 0, 0}, 0}
 const (
 	scalarSize = 1 + 8
 	headSize   = 1 + 4
+
+	packedFlag = 1 << 31
+	tailSize   = 4
 )
 
 // Kind returns the value's kind.
@@ -61,10 +67,42 @@ func (v Value) Float() float64 { return math.Float64frombits(v.word()) }
 
 func (v Value) word() uint64 { return binary.LittleEndian.Uint64(v.tape[v.at+1:]) }
 
-// Bytes is the text of a String, in the Reader's memory.
+// Bytes is the text of a String, if it is not packed in the Reader's memory.
 func (v Value) Bytes() []byte {
-	n := int(binary.LittleEndian.Uint32(v.tape[v.at+1:]))
-	return v.tape[v.at+headSize : v.at+headSize+n : v.at+headSize+n]
+	data, rest := v.unpack()
+	if data == nil {
+		return rest
+	}
+	return appendPacked(nil, data, rest)
+}
+
+// data decodes the text of a String from base64, in place: the value is of no
+// use afterwards.
+func (v Value) data() ([]byte, error) {
+	data, rest := v.unpack()
+	decoded, err := decodeBase64(rest)
+	if err != nil || data == nil {
+		return decoded, err
+	}
+	return data[:len(data)+len(decoded)], nil
+}
+
+// unpack returns of a String the data of the part of its text that is packed,
+// nil if it is not, and the rest of the text, which lies behind it.
+func (v Value) unpack() (data, rest []byte) {
+	n := int(v.length())
+	b := v.tape[v.at+headSize : v.at+headSize+n : v.at+headSize+n]
+	if v.tape[v.at+headSize-1]&(packedFlag>>24) == 0 {
+		return nil, b
+	}
+	b = b[:n-tailSize]
+	packed := len(b) - int(binary.LittleEndian.Uint32(b[n-tailSize:n]))
+	return b[:packed], b[packed:]
+}
+
+// length is the length of a String on the tape, without its head.
+func (v Value) length() uint32 {
+	return binary.LittleEndian.Uint32(v.tape[v.at+1:]) &^ packedFlag
 }
 
 // end is the offset behind the value.
@@ -73,7 +111,7 @@ func (v Value) end() int {
 	case Int, Uint, Float:
 		return v.at + scalarSize
 	case String:
-		return v.at + headSize + int(binary.LittleEndian.Uint32(v.tape[v.at+1:]))
+		return v.at + headSize + int(v.length())
 	case List, Object:
 		return int(binary.LittleEndian.Uint32(v.tape[v.at+1:]))
 	default:
