@@ -1,16 +1,18 @@
 #!/bin/sh
 # setup.sh - fetch what the tests, the demo and the benchmarks need.
 #
-# Three kinds of things, each left alone when it is there already:
+# Four kinds of things, each left alone when it is there already:
 #
 #   - the programs QEMU and the C compiler (for the race detector), by apt,
 #     and a Go where there is none, from the module proxy;
 #   - what a guest is made of: a Debian cloud kernel with its modules, a
 #     static busybox;
-#   - two builds of QEMU's own agent to compare with.
+#   - two builds of QEMU's own agent to compare with;
+#   - a Debian system for guests, which only root can build: without it, tests
+#     that need it are skipped.
 #
-# The last two are Debian packages, but they are only unpacked, never
-# installed: a kernel package would touch the boot loader, and the agent's
+# The last three are Debian packages, but on this machine they are only
+# unpacked, never installed: a kernel package would touch the boot loader, and the agent's
 # package would start a service. They come through an apt state of our own, so
 # they are the same on every Debian release, and neither the machine's package
 # lists nor its sources change.
@@ -21,6 +23,7 @@
 #   busybox                           static
 #   c-agent-7/  c-agent-11/           qemu-ga and lib/, its loader among them
 #   qemu-ga-c7  qemu-ga-c11           scripts that run these agents
+#   debian/                           see vm/debian/build.sh
 #   go/                               if the machine has no Go, or a very old one
 #
 # DEBIAN_MIRROR, DEBIAN_SECURITY_MIRROR and GOPROXY choose other places to load
@@ -67,6 +70,11 @@ programs() {
 	have gcc || missing="$missing gcc libc6-dev"
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
 		missing="$missing debian-archive-keyring"
+	if [ "$(id -u)" = 0 ]; then # for build.sh
+		have debootstrap || missing="$missing debootstrap"
+		have mkfs.ext4 || missing="$missing e2fsprogs"
+		have xz || missing="$missing xz-utils"
+	fi
 	have_go || have curl || missing="$missing curl ca-certificates"
 	[ -z "$missing" ] && return
 
@@ -196,8 +204,33 @@ agent() {
 	mv "$work/wrapper" "$cache/qemu-ga-c$number"
 }
 
+# image VARIANT builds a root file system for guests, unless the one that is
+# there comes from the same recipe.
+image() {
+	cmp -s "$recipe" "$cache/$1/recipe" && return
+	if [ "$(id -u)" != 0 ]; then
+		say "not building the image $1, and so skipping tests: that takes root"
+		return
+	fi
+	if [ ! -e "$work/generic" ]; then
+		index bookworm
+		package=$(apt bookworm apt-cache depends linux-image-amd64 |
+			sed -n 's/.*Depends: \(linux-image-[0-9].*-amd64\)$/\1/p')
+		[ -n "$package" ] || die "linux-image-amd64 names no kernel"
+		say "fetching $package"
+		fetch bookworm "$work/generic" "$package"
+	fi
+	say "building the image $1"
+	DEBIAN_MIRROR=$mirror DEBIAN_SECURITY_MIRROR=$security \
+		"$recipe" "$1" "$work/generic" "$work/image" >"$cache/image-$1.log" 2>&1 ||
+		die "building the image failed, see $cache/image-$1.log"
+	rm -rf "${cache:?}/$1"
+	mv "$work/image" "$cache/$1"
+}
+
 [ "$(uname -sm)" = 'Linux x86_64' ] || die "the guests need Linux on x86_64, this is $(uname -sm)"
 
+recipe=$(cd "$(dirname "$0")" && pwd)/vm/debian/build.sh
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 PATH=$cache/go/bin:$PATH:/usr/local/go/bin
@@ -217,3 +250,4 @@ agent 7 bookworm qemu-guest-agent \
 	libc6 libglib2.0-0 libpcre2-8-0 liburing2 libudev1 libnuma1 libcap2
 agent 11 trixie qemu-guest-agent/trixie-backports \
 	libc6 libglib2.0-0t64 libpcre2-8-0 liburing2 libudev1 libnuma1 libcap2 libatomic1 libffi8 zlib1g
+image debian

@@ -14,13 +14,15 @@ import (
 // qemu is the emulator, looked up in PATH.
 const qemu = "qemu-system-x86_64"
 
-// Program is an executable on the host that a guest is to have.
+// Program is an executable, on the host as a rule, that a guest is to have.
 type Program struct {
 	// Path is the executable. Without Lib it must be static.
 	Path string
 	// Lib, if not empty, is the directory of the shared libraries that the
 	// executable needs, the loader among them.
 	Lib string
+	// InGuest tells that Path is in the guest's image already.
+	InGuest bool
 }
 
 func (p Program) name() string { return filepath.Base(p.Path) }
@@ -38,9 +40,9 @@ func CAgentCommand(version int) string {
 	return cached("qemu-ga-c" + strconv.Itoa(version))
 }
 
-// Check returns an error that says what a guest needs and this machine lacks,
-// nil if nothing.
-func Check() error {
+// Check returns an error that says what guests need, and those with these
+// images, and this machine lacks, nil if nothing.
+func Check(images ...Image) error {
 	var errs []error
 	if _, err := exec.LookPath(qemu); err != nil {
 		errs = append(errs, err)
@@ -50,8 +52,13 @@ func Check() error {
 			errs = append(errs, err)
 		}
 	}
+	for _, image := range images {
+		if err := image.check(); err != nil {
+			errs = append(errs, err)
+		}
+	}
 	if len(errs) > 0 {
-		return fmt.Errorf("no test guests here, please run make setup: %w", errors.Join(errs...))
+		return fmt.Errorf("no such guest here, please run make setup: %w", errors.Join(errs...))
 	}
 	return nil
 }

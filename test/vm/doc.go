@@ -13,6 +13,10 @@
 //	defer g.Stop(ctx)
 //	conn, err := net.Dial("unix", g.Socket())
 //
+// With an [Image] the guest is a distribution: its init, udev and units, which
+// start the agent on [AgentPort] as they do everywhere, and a kernel with the
+// drivers that the cloud kernel lacks. That takes about 20 seconds.
+//
 // What an agent did is seen from the side by [Guest.Run], which runs commands
 // in the guest through another agent, QEMU's own, on another port. What QEMU
 // knows, and what a host administrator would do, goes through [Guest.QMP].

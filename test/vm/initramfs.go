@@ -46,11 +46,12 @@ PRETTY_NAME="Bellhop test guest 1 (busybox)"
 // portModules are what the virtio ports of any guest need.
 var portModules = []string{"virtio_pci", "virtio_console"}
 
-// initramfs returns the root file system of a guest as a cpio archive.
+// initramfs returns what the kernel unpacks as its first root file system: the
+// guest itself, or what becomes the guest with the image that it mounts.
 func initramfs(c *Config) ([]byte, error) {
 	var a archive
 	a.entry(".", typeDir|0o755, nil) // else anybody may write to the root
-	for _, dir := range []string{"bin", "dev", "etc/vm/agents", "proc", "root", "run", "sys", "tmp", "usr", "var/lib", "var/log"} {
+	for _, dir := range []string{"bin", "dev", "etc/vm", "proc", "root", "run", "sys", "tmp", "usr", "var/lib", "var/log"} {
 		a.mkdir(dir)
 	}
 	for _, link := range [][2]string{
@@ -61,32 +62,47 @@ func initramfs(c *Config) ([]byte, error) {
 	if err := addBusybox(&a); err != nil {
 		return nil, err
 	}
-	if err := addModules(&a, append(slices.Clone(portModules), c.Modules...)); err != nil {
+	add := addBare
+	if c.Image != NoImage {
+		add = addImage
+	}
+	if err := add(&a, c); err != nil {
 		return nil, err
+	}
+	return a.bytes(), nil
+}
+
+// addBare adds what makes the initramfs a guest by itself.
+func addBare(a *archive, c *Config) error {
+	if err := addModules(a, cached("kernel/modules"), append(slices.Clone(portModules), c.Modules...)); err != nil {
+		return err
 	}
 	a.add("init", 0o755, initScript)
 	a.add("bin/shutdown", 0o755, []byte(shutdownScript))
 	for name, data := range baseFiles {
 		a.add(name, 0o644, []byte(data))
 	}
-
+	a.mkdir("etc/vm/agents")
 	var ports strings.Builder
 	for _, agent := range c.Agents {
-		script, err := addAgent(&a, agent)
-		if err != nil {
-			return nil, err
+		if err := addAgent(a, "", agent); err != nil {
+			return err
 		}
-		a.add("etc/vm/agents/"+agent.name(), 0o755, []byte(script))
 		if agent.Port != "" {
 			ports.WriteString(agent.Port + "\n")
 		}
 	}
 	a.add("etc/vm/ports", 0o644, []byte(ports.String()))
-	a.add("etc/vm/start", 0o644, []byte(c.Start))
+	return addConfigured(a, "", c)
+}
 
+// addConfigured adds below root what any guest may be given: start commands,
+// programs and files.
+func addConfigured(a *archive, root string, c *Config) error {
+	a.add(root+"/etc/vm/start", 0o644, []byte(c.Start))
 	for name, program := range c.Programs {
-		if err := addProgram(&a, name, program); err != nil {
-			return nil, err
+		if err := addProgram(a, root, name, program); err != nil {
+			return err
 		}
 	}
 	for name, file := range c.Files {
@@ -94,9 +110,9 @@ func initramfs(c *Config) ([]byte, error) {
 		if mode == 0 {
 			mode = 0o644
 		}
-		a.add(name, mode, []byte(file.Data))
+		a.add(root+"/"+name, mode, []byte(file.Data))
 	}
-	return a.bytes(), nil
+	return nil
 }
 
 // addBusybox adds busybox and a link for each command that it can be. Links
@@ -120,37 +136,49 @@ func addBusybox(a *archive) error {
 	return nil
 }
 
-// addAgent adds an agent's program and returns the script that runs it.
-func addAgent(a *archive, agent Agent) (script string, err error) {
-	file := "/opt/" + agent.name() + "/" + agent.Program.name()
-	if err := addProgram(a, file, agent.Program); err != nil {
-		return "", err
+// addAgent adds below root an agent's program and a script that runs it.
+func addAgent(a *archive, root string, agent Agent) error {
+	file := agent.Program.Path
+	if !agent.Program.InGuest {
+		file = "/opt/" + agent.name() + "/" + agent.Program.name()
+		if err := addProgram(a, root, file, agent.Program); err != nil {
+			return err
+		}
 	}
 	state := "/var/lib/" + agent.name()
-	a.mkdir(state)
-	args := []string{"exec", file, "-t", state}
+	a.mkdir(root + state)
+	args := []string{file, "-t", state}
 	if agent.Port != "" {
 		args = append(args, "-m", "virtio-serial", "-p", "/dev/virtio-ports/"+agent.Port)
 	}
-	for _, arg := range agent.Args {
-		args = append(args, "'"+strings.ReplaceAll(arg, "'", `'\''`)+"'")
-	}
-	return "#!/bin/sh\n" + strings.Join(args, " ") + "\n", nil
+	script := "#!/bin/sh\nexec " + quote(append(args, agent.Args...)) + "\n"
+	a.add(root+"/etc/vm/agents/"+agent.name(), 0o755, []byte(script))
+	return nil
 }
 
-// addProgram adds a program under the given name. One that comes with its own
-// libraries becomes a script that runs it with them, from NAME.d.
-func addProgram(a *archive, name string, p Program) error {
+// quote returns the words as a shell takes them, and systemd, too, if there are
+// no quotes in them.
+func quote(words []string) string {
+	quoted := make([]string, len(words))
+	for i, w := range words {
+		quoted[i] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+	}
+	return strings.Join(quoted, " ")
+}
+
+// addProgram adds a program below root under the given name. One that comes with
+// its own libraries becomes a script that runs it with them, from NAME.d.
+func addProgram(a *archive, root, name string, p Program) error {
 	data, err := os.ReadFile(p.Path)
 	if err != nil {
 		return err
 	}
 	if p.Lib == "" {
-		a.add(name, 0o755, data)
+		a.add(root+"/"+name, 0o755, data)
 		return nil
 	}
 	dir := name + ".d"
-	a.add(dir+"/"+p.name(), 0o755, data)
+	a.add(root+"/"+dir+"/"+p.name(), 0o755, data)
 	libraries, err := libraries(p)
 	if err != nil {
 		return err
@@ -160,9 +188,9 @@ func addProgram(a *archive, name string, p Program) error {
 		if err != nil {
 			return err
 		}
-		a.add(dir+"/lib/"+lib, 0o755, data)
+		a.add(root+"/"+dir+"/lib/"+lib, 0o755, data)
 	}
-	a.add(name, 0o755, fmt.Appendf(nil, "#!/bin/sh\nexec %[1]s/lib/%[2]s --library-path %[1]s/lib --argv0 %[3]s %[1]s/%[3]s \"$@\"\n",
+	a.add(root+"/"+name, 0o755, fmt.Appendf(nil, "#!/bin/sh\nexec %[1]s/lib/%[2]s --library-path %[1]s/lib --argv0 %[3]s %[1]s/%[3]s \"$@\"\n",
 		dir, loader, p.name()))
 	return nil
 }
@@ -202,10 +230,10 @@ func libraries(p Program) ([]string, error) {
 	return needed, nil
 }
 
-// addModules adds kernel modules with those that they depend on, and the list
-// that the init loads them from.
-func addModules(a *archive, names []string) error {
-	files, err := modules(cached("kernel/modules"), names)
+// addModules adds kernel modules from dir with those that they depend on, and
+// the list that the init loads them from.
+func addModules(a *archive, dir string, names []string) error {
+	files, err := modules(dir, names)
 	if err != nil {
 		return err
 	}

@@ -60,6 +60,9 @@ type File struct {
 
 // Config says what a guest is made of.
 type Config struct {
+	// Image is the guest's root file system, of which every guest has a copy
+	// of its own. Without one the guest is nothing but busybox.
+	Image Image
 	// Agents are started in this order, but do not wait for each other.
 	Agents []Agent
 	// NoWitness leaves out the agent that [Guest.Run] needs, for measurements
@@ -73,7 +76,8 @@ type Config struct {
 	// CPU is one of QEMU's models, "" for max: all that the emulation can do.
 	CPU string
 	// Modules are loaded into the kernel, with those they depend on, besides
-	// the ones that the ports need. The kernel has ext4 and nvme built in;
+	// the ones that the ports need and, with an image, those that udev finds
+	// devices for. The kernel of a guest without image has ext4 and nvme built in;
 	// virtio_blk, virtio_scsi, ata_piix, sd_mod, xfs, btrfs and button are
 	// modules.
 	Modules []string
@@ -82,7 +86,8 @@ type Config struct {
 	// QEMUArgs are added to QEMU's command line, for disks and the like.
 	QEMUArgs []string
 
-	// Files and Programs are put into the guest under these names.
+	// Files and Programs are put into the guest under these names. Those of an
+	// image must not lead through its links, such as /bin and /lib.
 	Files    map[string]File
 	Programs map[string]Program
 	// Start is shell commands that run in the guest before the agents do.
@@ -95,6 +100,7 @@ type Config struct {
 // Guest is a running guest. Its methods may be called from several goroutines.
 type Guest struct {
 	dir      string
+	image    Image
 	cmd      *exec.Cmd
 	console  *console
 	qmp      *monitor
@@ -109,7 +115,7 @@ type Guest struct {
 // context bounds only this; the guest lives until [Guest.Stop], its own
 // shutdown, or the end of the calling process.
 func Boot(ctx context.Context, c Config) (*Guest, error) {
-	if err := Check(); err != nil {
+	if err := Check(c.Image); err != nil {
 		return nil, err
 	}
 	// Unix sockets have short paths, so this is not below a test's directory.
@@ -119,11 +125,16 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 	}
 	g := &Guest{
 		dir:     dir,
+		image:   c.Image,
 		console: &console{copy: c.Console, ready: make(chan struct{})},
 		ended:   make(chan struct{}),
 	}
 	if !c.NoWitness {
-		c.Agents = append(c.Agents[:len(c.Agents):len(c.Agents)], Agent{Program: CAgent(11), Port: witnessPort})
+		witness := CAgent(11)
+		if c.Image != NoImage {
+			witness = ImageCAgent
+		}
+		c.Agents = append(c.Agents[:len(c.Agents):len(c.Agents)], Agent{Program: witness, Port: witnessPort})
 		g.witness = newWitness(g.PortSocket(witnessPort))
 	}
 
@@ -211,15 +222,25 @@ func (g *Guest) initrd() string { return filepath.Join(g.dir, "initramfs") }
 // model of CPU, the memory, the size of the translation cache, the witness and
 // nokaslr, mitigations=off or tsc=reliable make no difference.
 func (g *Guest) args(c *Config) []string {
+	kernel := cached("kernel/vmlinuz")
+	if c.Image != NoImage {
+		kernel = c.Image.file("vmlinux")
+	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "512",
-		"-kernel", cached("kernel/vmlinuz"), "-initrd", g.initrd(),
+		"-kernel", kernel, "-initrd", g.initrd(),
 		// A panic reboots, which -no-reboot makes the end of QEMU.
 		"-append", strings.Join(append([]string{"console=ttyS0 quiet panic=-1 cryptomgr.notests"}, c.KernelArgs...), " "),
 		"-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 		"-device", "virtio-serial-pci,id=ports",
+	}
+	if c.Image != NoImage {
+		// What the guest writes goes to a file that QEMU has removed already.
+		args = append(args,
+			"-drive", "if=none,id=root,format=raw,snapshot=on,cache=unsafe,file="+c.Image.file("root.img"),
+			"-device", "virtio-blk-pci,drive=root,serial=root")
 	}
 	// A later option overrides an earlier one.
 	if c.CPU != "" {

@@ -110,6 +110,54 @@ func TestBoot(t *testing.T) {
 	})
 }
 
+// TestImage boots a guest that has a distribution.
+func TestImage(t *testing.T) {
+	g := Start(t, Config{
+		Image:    Debian,
+		Agents:   []Agent{{Program: CAgent(7), Port: AgentPort, Args: []string{"-v"}}, {Program: ImageCAgent, Port: "org.example.other"}},
+		CPUs:     2,
+		Memory:   1024,
+		Modules:  []string{"dummy"},
+		Files:    map[string]File{"/etc/secret": {Data: "hush\n", Mode: 0o600}},
+		Programs: map[string]Program{"/usr/bin/other-agent": CAgent(7)},
+		Start:    "echo started >/run/started",
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var info struct{ Return struct{ Version string } }
+	for _, tt := range []struct{ port, version string }{{AgentPort, "7."}, {"org.example.other", "11."}} {
+		conn := dial(t, g.PortSocket(tt.port))
+		ask(t, conn, `{"execute":"guest-info"}`, &info)
+		if !strings.HasPrefix(info.Return.Version, tt.version) {
+			t.Errorf("version %q on %s, want %s", info.Return.Version, tt.port, tt.version)
+		}
+	}
+	for _, tt := range []struct{ script, want string }{
+		{". /etc/os-release; echo $ID $VERSION_ID", "debian 13\n"},
+		{"cat /run/started", "started\n"},
+		{"nproc", "2\n"},
+		{"stat -c %a:%u:%g / /etc/secret", "755:0:0\n600:0:0\n"},
+		{"test -d /sys/module/dummy && echo yes", "yes\n"},
+		{"other-agent --version | cut -d. -f1", "QEMU Guest Agent 7\n"},
+		{"systemctl --failed --no-legend", ""},
+		{"tr '\\0' ' ' </proc/$(systemctl show -P MainPID qemu-guest-agent)/cmdline | grep -o -e ' -v'", " -v\n"},
+	} {
+		got, err := g.Shell(ctx, tt.script)
+		if err != nil {
+			t.Error(err)
+		} else if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.script, got, tt.want)
+		}
+	}
+	for _, port := range []string{AgentPort, "org.example.other"} {
+		if pid, err := g.AgentPID(ctx, port); err != nil {
+			t.Error(err)
+		} else if _, err := g.Shell(ctx, fmt.Sprintf("tr '\\0' ' ' </proc/%d/cmdline | grep qemu-ga", pid)); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 // TestStop checks that nothing of a guest is left, also if it is stopped twice.
 func TestStop(t *testing.T) {
 	g := Start(t, Config{NoWitness: true})

@@ -12,11 +12,11 @@ import (
 	"time"
 )
 
-// Need skips a test where guests cannot be booted; with BELLHOP_VM=required in
+// Need skips a test where guests cannot be booted, or not with these images; with BELLHOP_VM=required in
 // the environment, as continuous integration has it, the test fails instead.
-func Need(tb testing.TB) {
+func Need(tb testing.TB, images ...Image) {
 	tb.Helper()
-	err := Check()
+	err := Check(images...)
 	switch {
 	case err == nil:
 	case os.Getenv("BELLHOP_VM") == "required":
@@ -31,7 +31,7 @@ func Need(tb testing.TB) {
 // has failed.
 func Start(tb testing.TB, c Config) *Guest {
 	tb.Helper()
-	Need(tb)
+	Need(tb, c.Image)
 	// The machine may be busy with other tests; three seconds are usual.
 	ctx, cancel := context.WithTimeout(tb.Context(), 2*time.Minute)
 	defer cancel()

@@ -50,7 +50,11 @@ func (g *Guest) Shell(ctx context.Context, script string) (string, error) {
 // AgentPID returns the process ID, in the guest, of the agent on a port. The
 // number changes when the agent ends, for it is started again.
 func (g *Guest) AgentPID(ctx context.Context, port string) (int, error) {
-	out, err := g.Shell(ctx, "cat /run/vm/"+port+".pid")
+	script := "cat /run/vm/" + port + ".pid"
+	if g.image != NoImage {
+		script = "systemctl show -P MainPID " + Agent{Port: port}.unit()
+	}
+	out, err := g.Shell(ctx, script)
 	if err != nil {
 		return 0, err
 	}
