@@ -27,15 +27,18 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 security=${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
 
 # What each variant has besides Debian's minimal system and the agent. size is
-# that of the file system; the image is sparse.
+# that of the file system; the image is sparse. idle names units that would be
+# started at every boot, and are for a test to start.
 packages='systemd-sysv udev dbus kmod libpam-systemd util-linux-extra tzdata iproute2
 	lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools'
 size=2G
+idle=
 case $variant in
 debian) ;;
 debian-servers)
 	packages="$packages mariadb-server postgresql redis-server"
 	size=4G
+	idle='mariadb.service postgresql.service redis-server.service'
 	;;
 *)
 	echo "build.sh: no variant $variant" >&2
@@ -116,6 +119,9 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
 done
 mkdir -p "$root/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=volatile\n' >"$root/etc/systemd/journald.conf.d/vm.conf"
+
+# shellcheck disable=SC2086 # a list of names
+[ -z "$idle" ] || inside systemctl disable $idle
 
 echo debian >"$root/etc/hostname"
 printf '127.0.0.1 localhost debian\n::1 localhost\n' >"$root/etc/hosts"
