@@ -37,7 +37,7 @@ type Kernel interface {
 	// Sync writes what is in memory to the disks.
 	Sync()
 	// Reboot does what a command of reboot(2) says.
-	Reboot(command int) error
+	Reboot(command uint32) error
 	// Slept is the time that the machine has been asleep since its start.
 	Slept() time.Duration
 }
@@ -63,7 +63,7 @@ func (System) MayReboot() bool {
 func (System) Sync() { unix.Sync() }
 
 // Reboot is reboot(2).
-func (System) Reboot(command int) error { return unix.Reboot(command) }
+func (System) Reboot(command uint32) error { return unix.Reboot(int(int32(command))) }
 
 // Slept is by how much the clock that counts while the machine sleeps is ahead
 // of the one that does not.

@@ -66,7 +66,7 @@ func (m *machine) Signal(pid int, s unix.Signal) error {
 func (m *machine) MayReboot() bool { return m.allowed }
 func (m *machine) Sync()           { m.note("sync") }
 
-func (m *machine) Reboot(command int) error {
+func (m *machine) Reboot(command uint32) error {
 	m.note("reboot %#x", command)
 	return m.failing
 }

@@ -24,7 +24,7 @@ type way struct {
 	// The signals for it to the first process, if that is systemd or that of
 	// BusyBox.
 	systemd, busybox unix.Signal
-	reboot           int // the command of reboot(2)
+	reboot           uint32 // the command of reboot(2)
 }
 
 // realtime is the first signal for applications as glibc counts.
