@@ -37,8 +37,11 @@ func points(m mounts.Mount) []string { return append([]string{m.Point}, m.Others
 // inOrder returns mounts in the order in which they can be frozen: the latest
 // first, but a file system always before the one that it is stored on. The last
 // act of a freeze is to write, which the latter would not let pass any more.
+//
+// Those stored in files go before all others: where such a file is remains
+// unknown if it was opened by way of a mount that is no more to be seen.
 func inOrder(dir root.Dir, all []mounts.Mount) []mounts.Mount {
-	upon := stacked(dir, all)
+	upon, inFile := stacked(dir, all)
 	ordered := make([]mounts.Mount, 0, len(all))
 	seen := make([]bool, len(all))
 	var visit func(int)
@@ -53,15 +56,21 @@ func inOrder(dir root.Dir, all []mounts.Mount) []mounts.Mount {
 		ordered = append(ordered, all[i])
 	}
 	for i := range slices.Backward(all) {
+		if inFile[i] {
+			visit(i)
+		}
+	}
+	for i := range slices.Backward(all) {
 		visit(i)
 	}
 	return ordered
 }
 
 // stacked returns for each mount those that are stored on it: below them there
-// is a loop device made of one of its files.
-func stacked(dir root.Dir, all []mounts.Mount) [][]int {
-	upon := make([][]int, len(all))
+// is a loop device made of one of its files. It also returns which mounts have
+// any loop device below.
+func stacked(dir root.Dir, all []mounts.Mount) (upon [][]int, inFile []bool) {
+	upon, inFile = make([][]int, len(all)), make([]bool, len(all))
 	where := byPoint(all)
 	tree := disks.NewTree(dir)
 	for i, m := range all {
@@ -74,12 +83,13 @@ func stacked(dir root.Dir, all []mounts.Mount) [][]int {
 			devices = tree.BtrfsMembers(top)
 		}
 		for _, file := range backingFiles(tree, devices) {
+			inFile[i] = true
 			if j, ok := holder(where, file); ok && j != i {
 				upon[j] = append(upon[j], i)
 			}
 		}
 	}
-	return upon
+	return upon, inFile
 }
 
 // backingFiles returns the files that loop devices among the given devices, or

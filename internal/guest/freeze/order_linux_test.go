@@ -9,7 +9,8 @@ import (
 )
 
 // What is stored on another file system comes before it, however they were
-// mounted; the rest in the reverse order of mounting.
+// mounted, and what is stored in a file before all the rest; apart from that it is
+// the reverse order of mounting.
 func TestInOrder(t *testing.T) {
 	const virtual = "/sys/devices/virtual/block/"
 	tree := diskstest.New(t)
@@ -37,12 +38,12 @@ func TestInOrder(t *testing.T) {
 		return mounts.Mount{Major: major, Minor: minor, Point: point, Type: "ext4"}
 	}
 	all := []mounts.Mount{
-		mount(7, 0, "/image"),     // on /data
-		mount(253, 1, "/volume"),  // on /data, through two devices
-		mount(259, 0, "/part"),    // on /nested, through its other mount
-		mount(7, 9, "/gone"),      // of no device that there is
-		mount(253, 9, "/data"),    // which is mounted after those on it
-		mount(7, 3, "/root-file"), // on no mount of the list
+		mount(7, 3, "/hidden"),   // on no mount of the list, so perhaps on any
+		mount(7, 0, "/image"),    // on /data
+		mount(253, 1, "/volume"), // on /data, through two devices
+		mount(259, 0, "/part"),   // on /nested, through its other mount
+		mount(7, 9, "/gone"),     // of no device that there is
+		mount(253, 9, "/data"),   // which is mounted after those on it
 		{Major: 8, Minor: 1, Point: "/nested", Others: []string{"/bind/deep"}, Type: "xfs"},
 		{Major: 254, Minor: 0, Point: "/pool", Type: "btrfs"}, // one of its devices is on /raid
 		mount(9, 0, "/raid"),
@@ -51,7 +52,7 @@ func TestInOrder(t *testing.T) {
 	for _, m := range inOrder(tree.Root, all) {
 		got = append(got, m.Point)
 	}
-	want := []string{"/pool", "/raid", "/part", "/nested", "/root-file", "/volume", "/image", "/data", "/gone"}
+	want := []string{"/pool", "/part", "/volume", "/image", "/hidden", "/raid", "/nested", "/data", "/gone"}
 	if !slices.Equal(got, want) {
 		t.Errorf("\n got %q\nwant %q", got, want)
 	}
