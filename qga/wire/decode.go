@@ -306,7 +306,7 @@ func decodeStruct(t reflect.Type) decoder {
 		declared := func(name []byte) bool {
 			return slices.ContainsFunc(fields, func(f field) bool { return f.name == string(name) })
 		}
-		if name, ok := firstMember(v, func(name, _ Value) bool { return !declared(name.Bytes()) }); ok {
+		if name, ok := firstMember(v, func(name, _ Value) bool { return !declared(name.name()) }); ok {
 			return qga.Failure("Parameter '" + (&path{p, name, -1}).String() + "' is unexpected")
 		}
 		return nil
@@ -321,7 +321,7 @@ func firstMember(v Value, match func(name, value Value) bool) (name string, foun
 		if !match(n, m) {
 			continue
 		}
-		text := string(n.Bytes())
+		text := string(n.name())
 		if b := bucket(text); b <= first {
 			name, first, found = text, b, true
 		}

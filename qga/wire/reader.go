@@ -293,10 +293,24 @@ func recovers(c byte) bool {
 func (r *Reader) stepStart() (bool, error) {
 	c := r.in[r.pos]
 	r.pos++
-	switch {
-	case c == ' ' || c == '\t' || c == '\n' || c == '\r':
+	switch c {
+	case ' ', '\t', '\n', '\r':
 		return false, nil
-	case c == '"' || c == '\'':
+	case '{':
+		r.braces++
+		return r.token(c, 1)
+	case '}':
+		r.braces--
+		return r.token(c, 1)
+	case '[':
+		r.brackets++
+		return r.token(c, 1)
+	case ']':
+		r.brackets--
+		return r.token(c, 1)
+	case ':', ',':
+		return r.token(c, 1)
+	case '"', '\'':
 		r.lex, r.quote, r.special = lexString, c, false
 		r.packed, r.raw = 0, r.failed || r.want == wantKey || r.want == wantKeyOrEnd
 		if !r.failed {
@@ -306,20 +320,28 @@ func (r *Reader) stepStart() (bool, error) {
 			r.head(String)
 		}
 		r.start = len(r.tape)
+		// Most strings are short, and all there. The token's size is looked
+		// at soon.
+		b := r.in[r.pos:r.end]
+		if n := plainShort(b, c); !r.failed && n < len(b) && b[n] == c && r.reserve(n) {
+			r.tape = append(r.tape, b[:n]...)
+			r.pos += n + 1
+			r.lex = lexStart
+			return r.token('s', n+2)
+		}
 		return r.stepString()
-	case c == '{' || c == '}' || c == '[' || c == ']' || c == ':' || c == ',':
-		return r.token(c, 1)
-	case 'a' <= c && c <= 'z':
-		r.lex = lexKeyword
-	case c == '-':
+	case '-':
 		r.lex = lexMinus
-	case c == '0':
+	case '0':
 		r.lex = lexZero
-	case '1' <= c && c <= '9':
+	case '1', '2', '3', '4', '5', '6', '7', '8', '9':
 		r.lex = lexInt
 	default:
-		r.start = len(r.tape)
-		return false, r.stray(c)
+		if c < 'a' || c > 'z' {
+			r.start = len(r.tape)
+			return false, r.stray(c)
+		}
+		r.lex = lexKeyword
 	}
 	r.start = len(r.tape)
 	return false, r.keepByte(c)
@@ -329,9 +351,14 @@ func (r *Reader) stepString() (bool, error) {
 	if r.overlong() {
 		return false, r.fail("JSON token size limit exceeded")
 	}
-	r.pos += r.pack(r.in[r.pos:r.end])
 	b := r.in[r.pos:r.end]
-	n := plain(b, r.quote)
+	n := plainShort(b, r.quote)
+	if n == shortPlain {
+		n = r.pack(b)
+		r.pos += n
+		b = b[n:]
+		n = plain(b, r.quote)
+	}
 	if err := r.keep(b[:n]); err != nil {
 		return false, err
 	}
@@ -420,18 +447,25 @@ func (r *Reader) pack(b []byte) (n int) {
 	return n
 }
 
+// shortPlain is how far plainShort looks.
+const shortPlain = 32
+
+// plainShort is plain for the first bytes of b, which are often all that matter.
+func plainShort(b []byte, quote byte) int {
+	b = b[:min(len(b), shortPlain)]
+	for i, c := range b {
+		if c-0x20 >= 0x7F-0x20 || c == quote || c == '\\' {
+			return i
+		}
+	}
+	return len(b)
+}
+
 // plain returns how many bytes at the beginning of a string's rest are just
 // text: ASCII, no control character, no escape, no closing quote.
 func plain(b []byte, quote byte) int {
-	const short, piece = 32, 16 << 10
+	const piece = 16 << 10
 	n := 0
-	for n < len(b) && n < short {
-		c := b[n]
-		if c < 0x20 || c >= 0x7F || c == quote || c == '\\' {
-			return n
-		}
-		n++
-	}
 	for n < len(b) {
 		p := b[n:min(n+piece, len(b))]
 		end := len(p)
@@ -660,16 +694,6 @@ func (r *Reader) scalar(k Kind, word uint64) {
 func (r *Reader) token(t byte, bytes int) (complete bool, err error) {
 	r.tokens++
 	r.size += bytes
-	switch t {
-	case '{':
-		r.braces++
-	case '}':
-		r.braces--
-	case '[':
-		r.brackets++
-	case ']':
-		r.brackets--
-	}
 	switch {
 	case r.failed:
 		r.settle()
@@ -791,11 +815,11 @@ func (r *Reader) valueDone() string {
 // duplicate reports whether the current member's name has come before.
 func (r *Reader) duplicate(f *frame) bool {
 	const few = 16
-	name := Value{r.tape, f.key}.Bytes()
+	name := Value{r.tape, f.key}.name()
 	if f.names == nil && f.members < few {
 		for at := f.at + headSize; at < f.key; {
 			n := Value{r.tape, at}
-			if bytes.Equal(n.Bytes(), name) {
+			if bytes.Equal(n.name(), name) {
 				return true
 			}
 			at = Value{r.tape, n.end()}.end()
@@ -806,7 +830,7 @@ func (r *Reader) duplicate(f *frame) bool {
 		f.names = make(map[uint64]int, 4*few)
 		for at := f.at + headSize; at < f.key; {
 			n := Value{r.tape, at}
-			f.names[maphash.Bytes(hashSeed, n.Bytes())] = at
+			f.names[maphash.Bytes(hashSeed, n.name())] = at
 			at = Value{r.tape, n.end()}.end()
 		}
 	}

@@ -24,7 +24,7 @@ func Envelope(v Value) (Request, error) {
 	var execute Value
 	odd, has := false, false
 	for n, m := range v.Members {
-		switch name := n.Bytes(); {
+		switch name := n.name(); {
 		case string(name) == "execute":
 			execute, has = m, true
 			odd = odd || m.Kind() != String
@@ -61,7 +61,7 @@ func refuse(v Value) error {
 		}
 		return "is unexpected"
 	}
-	name, _ := firstMember(v, func(n, m Value) bool { return complaint(string(n.Bytes()), m) != "" })
+	name, _ := firstMember(v, func(n, m Value) bool { return complaint(string(n.name()), m) != "" })
 	m, _ := v.Member(name)
 	return qga.Failure("QMP input member '" + name + "' " + complaint(name, m))
 }

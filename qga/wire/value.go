@@ -69,12 +69,20 @@ func (v Value) word() uint64 { return binary.LittleEndian.Uint64(v.tape[v.at+1:]
 
 // Bytes is the text of a String, if it is not packed in the Reader's memory.
 func (v Value) Bytes() []byte {
-	data, rest := v.unpack()
-	if data == nil {
-		return rest
+	if v.packed() {
+		data, rest := v.unpack()
+		return appendPacked(nil, data, rest)
 	}
-	return appendPacked(nil, data, rest)
+	return v.name()
 }
+
+// name is the text of a String that is not packed, as names never are.
+func (v Value) name() []byte {
+	n := int(v.length())
+	return v.tape[v.at+headSize : v.at+headSize+n : v.at+headSize+n]
+}
+
+func (v Value) packed() bool { return v.tape[v.at+headSize-1]&(packedFlag>>24) != 0 }
 
 // data decodes the text of a String from base64, in place: the value is of no
 // use afterwards.
@@ -90,14 +98,13 @@ func (v Value) data() ([]byte, error) {
 // unpack returns of a String the data of the part of its text that is packed,
 // nil if it is not, and the rest of the text, which lies behind it.
 func (v Value) unpack() (data, rest []byte) {
-	n := int(v.length())
-	b := v.tape[v.at+headSize : v.at+headSize+n : v.at+headSize+n]
-	if v.tape[v.at+headSize-1]&(packedFlag>>24) == 0 {
+	b := v.name()
+	if !v.packed() {
 		return nil, b
 	}
-	b = b[:n-tailSize]
-	packed := len(b) - int(binary.LittleEndian.Uint32(b[n-tailSize:n]))
-	return b[:packed], b[packed:]
+	end := len(b) - tailSize
+	packed := end - int(binary.LittleEndian.Uint32(b[end:]))
+	return b[:packed], b[packed:end]
 }
 
 // length is the length of a String on the tape, without its head.
@@ -147,7 +154,7 @@ func (v Value) Members(yield func(name, value Value) bool) {
 // Member returns the member of an Object that has the given name.
 func (v Value) Member(name string) (Value, bool) {
 	for n, value := range v.Members {
-		if string(n.Bytes()) == name {
+		if string(n.name()) == name {
 			return value, true
 		}
 	}

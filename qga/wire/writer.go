@@ -312,7 +312,7 @@ func (w *Writer) object(v Value) {
 	var names []string
 	var values []Value
 	for n, m := range v.Members {
-		names, values = append(names, string(n.Bytes())), append(values, m)
+		names, values = append(names, string(n.name())), append(values, m)
 	}
 	w.Raw("{")
 	for i, m := range dictionaryOrder(names) {
