@@ -286,7 +286,8 @@ func (f *Freezer) thawAll(ctx context.Context) (int64, error) {
 		volumes = slices.Clone(f.hold.volumes)
 	}
 	rest := slices.DeleteFunc(freezable(all, f.Exclude, listed(nil)), func(m mounts.Mount) bool {
-		return slices.ContainsFunc(volumes, func(v *volume) bool { return v.device == device{m.Major, m.Minor} })
+		d := device{m.Major, m.Minor}
+		return f.stuck(d) || slices.ContainsFunc(volumes, func(v *volume) bool { return v.device == d })
 	})
 	// Those that cannot be opened are dead, and nobody could have frozen them.
 	opening, cancel := limited(context.Background(), openLimit)
@@ -401,14 +402,13 @@ func (f *Freezer) open(ctx context.Context, m mounts.Mount) (*volume, error) {
 // is what takes long in a freeze, and it finds out which disks do not answer,
 // while nothing is frozen yet.
 func (f *Freezer) syncAll(ctx context.Context, volumes []*volume) error {
-	f.slow = slices.DeleteFunc(f.slow, func(v *volume) bool { return !v.busy() })
 	var (
 		group  sync.WaitGroup
 		places = make(chan struct{}, syncs)
 		failed = make(chan error, len(volumes))
 	)
 	for _, v := range volumes {
-		if slices.ContainsFunc(f.slow, func(s *volume) bool { return s.device == v.device }) {
+		if f.stuck(v.device) {
 			failed <- fmt.Errorf("failed to freeze %s: an earlier call has not returned", v.point)
 			break
 		}
@@ -426,6 +426,13 @@ func (f *Freezer) syncAll(ctx context.Context, volumes []*volume) error {
 	group.Wait()
 	close(failed)
 	return <-failed
+}
+
+// stuck reports whether a call on a file system has not returned yet. Another one
+// would not, either, and hold one more thread.
+func (f *Freezer) stuck(d device) bool {
+	f.slow = slices.DeleteFunc(f.slow, func(v *volume) bool { return !v.busy() })
+	return slices.ContainsFunc(f.slow, func(v *volume) bool { return v.device == d })
 }
 
 func (f *Freezer) releaseAll(volumes []*volume) {
