@@ -26,7 +26,7 @@ type powerless struct{}
 func (powerless) Signal(int, unix.Signal) error { return unix.EPERM }
 func (powerless) MayReboot() bool               { return false }
 func (powerless) Sync()                         {}
-func (powerless) Reboot(int) error              { return unix.EPERM }
+func (powerless) Reboot(uint32) error           { return unix.EPERM }
 func (powerless) Slept() time.Duration          { return 0 }
 
 // TestPower has both agents shut down and suspend a machine whose programs for
