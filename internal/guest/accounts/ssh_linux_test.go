@@ -7,12 +7,15 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
@@ -374,7 +377,7 @@ func TestOddFiles(t *testing.T) {
 // An ID that the kernel takes for none must not leave us root.
 func TestNoSuchID(t *testing.T) {
 	h := newHome(t)
-	if err := h.add("wild", "k"); !strings.HasSuffix(text(err), "for user 'wild'") {
+	if err := h.add("wild", "k"); !strings.Contains(text(err), "for user 'wild'") {
 		t.Errorf("got %v", err)
 	}
 	if names := h.names("/home/alice"); len(names) != 0 {
@@ -473,5 +476,24 @@ func TestGetent(t *testing.T) {
 		if want := "failed to lookup user '" + name + "': Success"; text(err) != want {
 			t.Errorf("%q: got %v, want %s", name, err, want)
 		}
+	}
+}
+
+func TestBecomeWithoutPrivilege(t *testing.T) {
+	failed := make(chan error)
+	go func() {
+		// Privileges are the thread's, and it ends with the goroutine.
+		runtime.LockOSThread()
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			failed <- err
+			return
+		}
+		failed <- user{name: "alice", uid: 61234, gid: 61235}.become()
+	}()
+	const want = "failed to set group for user 'alice': Operation not permitted"
+	if err := <-failed; err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
 	}
 }

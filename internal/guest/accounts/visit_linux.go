@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
 
 // visitLimit is how long we stay in a home directory. It may be on a server
@@ -68,7 +70,7 @@ func (u user) become() error {
 	groups := [1]uint32{u.gid}
 	// Package unix would do it to all threads.
 	if _, _, errno := unix.RawSyscall(sysSetgroups, 1, uintptr(unsafe.Pointer(&groups)), 0); errno != 0 {
-		return fmt.Errorf("failed to set group for user '%s'", u.name)
+		return fmt.Errorf("failed to set group for user '%s': %w", u.name, strerror.Reason(errno))
 	}
 	// These do not say whether they have worked. Asked for what cannot be, they
 	// say what is.

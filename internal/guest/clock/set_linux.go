@@ -60,7 +60,7 @@ func (s *setter) setTime(ctx context.Context, args qga.SetTimeArgs) (qga.Empty, 
 	if args.Time == nil {
 		return qga.Empty{}, s.fromHardware(ctx)
 	}
-	t, err := checked(*args.Time)
+	t, err := checked(*args.Time, s.zone())
 	if err != nil {
 		return qga.Empty{}, err
 	}
@@ -70,14 +70,14 @@ func (s *setter) setTime(ctx context.Context, args qga.SetTimeArgs) (qga.Empty, 
 	return qga.Empty{}, s.toHardware(ctx)
 }
 
-// checked returns a time given in nanoseconds, if its year is one that a PC's
-// hardware clock has, with two digits for it: 1970 to 2069.
-func checked(nanoseconds int64) (time.Time, error) {
+// checked returns a time given in nanoseconds, if its year in the guest's zone is
+// one that a PC's hardware clock has, with two digits for it: 1970 to 2069.
+func checked(nanoseconds int64, zone *time.Location) (time.Time, error) {
 	// Rounded towards 1970, as in C: of the last second before it the kernel is
 	// asked what it thinks.
 	seconds := nanoseconds / int64(time.Second)
 	micros := nanoseconds % int64(time.Second) / int64(time.Microsecond)
-	if year := time.Unix(seconds, 0).UTC().Year(); year < 1970 || year > 2069 {
+	if year := time.Unix(seconds, 0).In(zone).Year(); year < 1970 || year > 2069 {
 		return time.Time{}, qga.Failure("Invalid time")
 	}
 	return time.Unix(seconds, micros*int64(time.Microsecond)), nil
@@ -163,16 +163,21 @@ func (s *setter) adjtime() (adjtime, *time.Location) {
 	if !a.local {
 		return a, time.UTC
 	}
-	// Package time looks it up only once, and it may have changed since.
+	return a, s.zone()
+}
+
+// zone returns the guest's time zone. Package time looks it up only once, and
+// it may have changed since.
+func (s *setter) zone() *time.Location {
 	data, err := s.root.ReadFile("/etc/localtime")
 	if err != nil {
-		return a, time.UTC
+		return time.UTC
 	}
 	zone, err := time.LoadLocationFromTZData("", data)
 	if err != nil {
-		return a, time.UTC
+		return time.UTC
 	}
-	return a, zone
+	return zone
 }
 
 // shown returns what a clock without a time zone shows at t, as if it were UTC.

@@ -187,6 +187,24 @@ func TestSetRange(t *testing.T) {
 	}
 }
 
+// TestSetRangeOfZone has the year be the one of the guest's time zone.
+func TestSetRangeOfZone(t *testing.T) {
+	dir := tree(t, "") // in Berlin, an hour ahead
+	for seconds, want := range map[int64]string{
+		-3601:          "Invalid time",
+		-1:             "",
+		3155760000 - 1: "Invalid time", // the last second of 2069 in UTC
+		3155756400 - 1: "",
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			s := &setter{kernel: &machine{}, root: dir, run: noHwclock}
+			if _, err := s.setTime(t.Context(), qga.SetTimeArgs{Time: new(seconds * 1e9)}); text(err) != want {
+				t.Errorf("%d: got %v, want %q", seconds, err, want)
+			}
+		})
+	}
+}
+
 func text(err error) string {
 	if err == nil {
 		return ""
