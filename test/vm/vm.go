@@ -164,6 +164,40 @@ func Boot(ctx context.Context, c Config) (*Guest, error) {
 	return g, nil
 }
 
+// DirectBoot is what a guest boots from when somebody else than [Boot] runs it.
+type DirectBoot struct {
+	Kernel    string // the path of the kernel
+	Arguments string // its command line
+	Initramfs []byte
+}
+
+// NewDirectBoot makes a guest that c describes. Devices and a witness, which
+// are up to whoever runs QEMU, are the caller's: of c, only what is inside the
+// guest counts. The agents wait for their ports.
+func NewDirectBoot(c Config) (*DirectBoot, error) {
+	if err := Check(); err != nil {
+		return nil, err
+	}
+	root, err := initramfs(&c)
+	if err != nil {
+		return nil, fmt.Errorf("initramfs: %w", err)
+	}
+	return &DirectBoot{Kernel: kernel(&c), Arguments: kernelArgs(&c), Initramfs: root}, nil
+}
+
+func kernel(c *Config) string {
+	if c.Image != NoImage {
+		return c.Image.file("vmlinux")
+	}
+	return cached("kernel/vmlinuz")
+}
+
+// kernelArgs returns the kernel's command line. A panic reboots, which
+// -no-reboot makes the end of QEMU.
+func kernelArgs(c *Config) string {
+	return strings.Join(append([]string{"console=ttyS0 quiet panic=-1 cryptomgr.notests"}, c.KernelArgs...), " ")
+}
+
 // start writes the initramfs and runs QEMU.
 func (g *Guest) start(c *Config) error {
 	root, err := initramfs(c)
@@ -222,16 +256,11 @@ func (g *Guest) initrd() string { return filepath.Join(g.dir, "initramfs") }
 // model of CPU, the memory, the size of the translation cache, the witness and
 // nokaslr, mitigations=off or tsc=reliable make no difference.
 func (g *Guest) args(c *Config) []string {
-	kernel := cached("kernel/vmlinuz")
-	if c.Image != NoImage {
-		kernel = c.Image.file("vmlinux")
-	}
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "512",
-		"-kernel", kernel, "-initrd", g.initrd(),
-		// A panic reboots, which -no-reboot makes the end of QEMU.
-		"-append", strings.Join(append([]string{"console=ttyS0 quiet panic=-1 cryptomgr.notests"}, c.KernelArgs...), " "),
+		"-kernel", kernel(c), "-initrd", g.initrd(),
+		"-append", kernelArgs(c),
 		"-chardev", "stdio,id=console,signal=off", "-device", "isa-serial,chardev=console",
 		"-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control",
 		"-device", "virtio-serial-pci,id=ports",
