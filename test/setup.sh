@@ -3,8 +3,8 @@
 #
 # Four kinds of things, each left alone when it is there already:
 #
-#   - the programs QEMU and the C compiler (for the race detector), by apt,
-#     and a Go where there is none, from the module proxy;
+#   - the programs QEMU, libvirt and the C compiler (for the race detector), by
+#     apt, and a Go where there is none, from the module proxy;
 #   - what a guest is made of: a Debian cloud kernel with its modules, a
 #     static busybox;
 #   - two builds of QEMU's own agent to compare with;
@@ -67,6 +67,8 @@ have_go() { have go && go version | grep -Eq 'go1\.(2[1-9]|[3-9][0-9])'; }
 programs() {
 	missing=
 	have qemu-system-x86_64 || missing="$missing qemu-system-x86"
+	have virsh && { have libvirtd || [ -x /usr/sbin/libvirtd ]; } ||
+		missing="$missing libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu"
 	have gcc || missing="$missing gcc libc6-dev"
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
 		missing="$missing debian-archive-keyring"
