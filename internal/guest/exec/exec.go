@@ -235,8 +235,18 @@ func (p *Processes) status(_ context.Context, args qga.ExecStatusArgs, w *wire.W
 		return nil
 	}
 	o := r.outcome
+	for _, s := range o.streams {
+		s.hold()
+	}
 	p.report(r)
 	p.mu.Unlock()
+	defer func() {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, s := range o.streams {
+			s.release()
+		}
+	}()
 	o.write(w)
 	return nil
 }
@@ -261,9 +271,7 @@ func (o outcome) write(w *wire.Writer) {
 	data := func(name string, s *stream) {
 		if s.any() {
 			w.Raw(name)
-			for _, c := range s.chunks {
-				w.Base64(c)
-			}
+			w.Base64(s.data)
 			w.Raw(`", `)
 		}
 	}

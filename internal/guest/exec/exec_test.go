@@ -5,6 +5,7 @@ package exec
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -504,9 +505,9 @@ func TestTruncation(t *testing.T) {
 		size      int
 		truncated bool
 	}{
-		{firstChunk, false},
-		{firstChunk + 1, false},
-		{lastChunk, false},
+		{firstStep, false},
+		{firstStep + 1, false},
+		{lastStep, false},
 		{16<<20 - 1, false},
 		{16 << 20, false},
 		{16<<20 + 1, true},
@@ -523,7 +524,7 @@ func TestTruncation(t *testing.T) {
 	}
 }
 
-// Chunks of base64 join to one.
+// Output in many pieces is one.
 func TestBytesPreserved(t *testing.T) {
 	p := newProcesses(t, DefaultGrace)
 	var want strings.Builder
@@ -603,6 +604,43 @@ func TestReportedBounded(t *testing.T) {
 		if _, err := ask(t, p, pid); (err == nil) != (i == 2) {
 			t.Errorf("program %d: got %v", i, err)
 		}
+	}
+}
+
+// writerFunc is a client that takes replies by a function.
+type writerFunc func(b []byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
+
+// Output is forgotten while a slow client is taking it, and is there for that
+// client to its end.
+func TestForgottenWhileReported(t *testing.T) {
+	p := newProcesses(t, DefaultGrace)
+	pid := start(t, p, shell("yes | head -c 3M", qga.CaptureStdout))
+	want := await(t, p, pid)
+	p.mu.Lock()
+	r := p.byPID[pid]
+	s := r.streams[0]
+	p.mu.Unlock()
+
+	var out bytes.Buffer
+	w := wire.NewWriter(writerFunc(func(b []byte) (int, error) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		if p.byPID[pid] != nil {
+			p.forget(r)
+		}
+		return out.Write(b)
+	}))
+	err := p.status(t.Context(), qga.ExecStatusArgs{PID: pid}, w)
+	if err := errors.Join(err, w.Flush()); err != nil {
+		t.Fatal(err)
+	}
+	if got := out.String(); got != want {
+		t.Errorf("got %d bytes, want %d", len(got), len(want))
+	}
+	if s.data != nil {
+		t.Error("the memory has not been given back")
 	}
 }
 

@@ -2,44 +2,54 @@
 
 package exec
 
-import "io"
+import (
+	"io"
+
+	"github.com/bellhop-vm/bellhop/internal/memory"
+)
 
 const (
 	// streamMax is how much of a stream is kept. It is part of the protocol.
 	streamMax = 16 << 20
-	// Output is kept in chunks that double from the first size to the last.
-	// Both are multiples of three, so that the chunks' base64 joins.
-	firstChunk = 3 << 10
-	lastChunk  = 192 << 10
+	// Room for output is reserved in steps that double from the first size to
+	// the last. What outgrows that gets memory that is no matter of the garbage
+	// collector's, which would look after it over and over on the way.
+	firstStep  = 3 << 10
+	lastStep   = 192 << 10
+	largeSpace = 1 << 20
 )
 
 // A stream is what is kept of one output of a program.
 type stream struct {
-	chunks    [][]byte // all full, but for the last
-	size      int
+	data      []byte
+	reserved  int  // bytes; data may not get any longer
 	truncated bool // there was more
+
+	// replies counts those that are being written from data. If it has been
+	// forgotten, the last of them releases it.
+	replies   int
+	forgotten bool
 }
 
 // any reports whether there was anything at all.
-func (s *stream) any() bool { return s != nil && (s.size > 0 || s.truncated) }
+func (s *stream) any() bool { return s != nil && (len(s.data) > 0 || s.truncated) }
 
 // fill reads r to its end, and keeps as much as it may: streamMax, or less if
 // reserve says no to so many more bytes.
 func (s *stream) fill(r io.Reader, reserve func(n int) bool) error {
-	var chunk []byte
-	for s.size < streamMax {
-		if len(chunk) == cap(chunk) {
-			size := min(max(2*cap(chunk), firstChunk), lastChunk, streamMax-s.size)
-			if !reserve(size) {
+	for len(s.data) < streamMax {
+		if len(s.data) == s.reserved {
+			n := min(max(s.reserved, firstStep), lastStep, streamMax-s.reserved)
+			if !reserve(n) {
 				break
 			}
-			chunk = make([]byte, 0, size)
-			s.chunks = append(s.chunks, chunk)
+			s.reserved += n
+			if !s.enlarge() {
+				break
+			}
 		}
-		n, err := r.Read(chunk[len(chunk):cap(chunk)])
-		chunk = chunk[:len(chunk)+n]
-		s.chunks[len(s.chunks)-1] = chunk
-		s.size += n
+		n, err := r.Read(s.data[len(s.data):s.reserved])
+		s.data = s.data[:len(s.data)+n]
 		if err != nil {
 			return err
 		}
@@ -47,6 +57,19 @@ func (s *stream) fill(r io.Reader, reserve func(n int) bool) error {
 	more, err := discard(r)
 	s.truncated = more
 	return err
+}
+
+// enlarge makes room for what has been reserved.
+func (s *stream) enlarge() (ok bool) {
+	need := s.reserved - len(s.data)
+	switch {
+	case cap(s.data) >= s.reserved:
+		return true
+	case need == lastStep:
+		need = largeSpace
+	}
+	s.data, ok = memory.Grow(s.data, need)
+	return ok
 }
 
 // discard reads r to its end. It reports whether there was anything.
@@ -61,17 +84,45 @@ func discard(r io.Reader) (more bool, err error) {
 	}
 }
 
-// trim gives back room of the last chunk that is not worth keeping, and
-// returns how much.
+// trim gives back what has been reserved in vain, if that is worth it, and
+// returns how much. Of large memory what was not written to is none yet.
 func (s *stream) trim() int {
-	if len(s.chunks) == 0 {
-		return 0
+	spare := s.reserved - len(s.data)
+	if cap(s.data) < largeSpace {
+		if spare < len(s.data)/4 {
+			return 0
+		}
+		s.data = append(make([]byte, 0, len(s.data)), s.data...)
 	}
-	last := &s.chunks[len(s.chunks)-1]
-	spare := cap(*last) - len(*last)
-	if spare < len(*last)/4 {
-		return 0
-	}
-	*last = append(make([]byte, 0, len(*last)), *last...)
+	s.reserved -= spare
 	return spare
+}
+
+// hold keeps the data for a reply, until release.
+func (s *stream) hold() {
+	if s != nil {
+		s.replies++
+	}
+}
+
+func (s *stream) release() {
+	if s != nil {
+		s.replies--
+		s.free()
+	}
+}
+
+// forget gives the data back as soon as no reply needs it any more.
+func (s *stream) forget() {
+	if s != nil {
+		s.forgotten = true
+		s.free()
+	}
+}
+
+func (s *stream) free() {
+	if s.forgotten && s.replies == 0 {
+		memory.Release(s.data)
+		s.data = nil
+	}
 }

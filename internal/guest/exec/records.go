@@ -155,7 +155,8 @@ func (rs *records) forgetOutput(r *record) {
 	r.held = 0
 	for i, s := range r.streams {
 		if s.any() {
-			r.streams[i] = &stream{truncated: true} // the old one may be on its way to a client
+			s.forget()
+			r.streams[i] = &stream{truncated: true}
 		}
 	}
 }
@@ -170,8 +171,7 @@ func (rs *records) finish(r *record, exitCode, signal int) {
 		}
 	}
 	if r.orphan {
-		rs.held -= r.held
-		rs.places--
+		rs.drop(r)
 		return
 	}
 	r.exitCode, r.signal = exitCode, signal
@@ -205,9 +205,17 @@ func (rs *records) forget(r *record) {
 	} else {
 		rs.unseen.Remove(r.element)
 	}
+	delete(rs.byPID, r.pid)
+	rs.drop(r)
+}
+
+// drop gives back what a program that is gone has taken.
+func (rs *records) drop(r *record) {
+	for _, s := range r.streams {
+		s.forget()
+	}
 	rs.held -= r.held
 	rs.places--
-	delete(rs.byPID, r.pid)
 }
 
 // arm sees to it that somebody looks for old outcomes at the given time.
