@@ -17,7 +17,7 @@ import (
 
 	"github.com/segmentio/asm/ascii"
 
-	"github.com/bellhop-vm/bellhop/internal/memory"
+	"github.com/bellhop-vm/bellhop/internal/buffer"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -229,7 +229,7 @@ func (r *Reader) Trim() {
 	if !r.Idle() {
 		return
 	}
-	memory.Release(r.tape)
+	buffer.Release(r.tape)
 	r.tape, r.done = nil, false
 	r.begin()
 	r.in, r.pos, r.end = make([]byte, smallInput), 0, 0
@@ -237,7 +237,7 @@ func (r *Reader) Trim() {
 
 // Close gives back all memory. The Reader must not be used any more.
 func (r *Reader) Close() {
-	memory.Release(r.tape)
+	buffer.Release(r.tape)
 	r.tape, r.in, r.pos, r.end = nil, nil, 0, 0
 }
 
@@ -674,7 +674,7 @@ func (r *Reader) reserve(n int) bool {
 	}
 	// Every read in a large string comes here: enlarge in generous steps.
 	var ok bool
-	r.tape, ok = memory.Grow(r.tape, max(n, 512))
+	r.tape, ok = buffer.Grow(r.tape, max(n, 512))
 	return ok
 }
 

@@ -5,7 +5,7 @@ package exec
 import (
 	"io"
 
-	"github.com/bellhop-vm/bellhop/internal/memory"
+	"github.com/bellhop-vm/bellhop/internal/buffer"
 )
 
 const (
@@ -68,7 +68,7 @@ func (s *stream) enlarge() (ok bool) {
 	case need == lastStep:
 		need = largeSpace
 	}
-	s.data, ok = memory.Grow(s.data, need)
+	s.data, ok = buffer.Grow(s.data, need)
 	return ok
 }
 
@@ -122,7 +122,7 @@ func (s *stream) forget() {
 
 func (s *stream) free() {
 	if s.forgotten && s.replies == 0 {
-		memory.Release(s.data)
+		buffer.Release(s.data)
 		s.data = nil
 	}
 }

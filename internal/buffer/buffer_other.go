@@ -1,6 +1,6 @@
 //go:build !linux
 
-package memory
+package buffer
 
 // Grow returns b with room for at least need more bytes. It takes over b, which
 // has to be nil or from Grow.

@@ -1,4 +1,4 @@
-package memory
+package buffer
 
 import "golang.org/x/sys/unix"
 
