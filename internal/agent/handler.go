@@ -24,19 +24,9 @@ type Handler struct {
 //
 // The function may be called for several clients at once.
 func Handle[A, R any](c qga.Command[A, R], fn func(context.Context, A) (R, error)) Handler {
-	args, result := wire.ArgsDecoderOf(c.ArgsType()), wire.EncoderOf(c.ResultType())
-	return Handler{c.Info, func(ctx context.Context, v wire.Value, w *wire.Writer) error {
-		var a A
-		if err := args.Decode(v, reflect.ValueOf(&a).Elem()); err != nil {
-			return err
-		}
-		r, err := fn(ctx, a)
-		if err != nil {
-			return err
-		}
-		result.Encode(w, reflect.ValueOf(r))
-		return nil
-	}}
+	return handle(c.Info, c.ArgsType(), c.ResultType(), func(ctx context.Context, args any) (any, error) {
+		return fn(ctx, *args.(*A))
+	})
 }
 
 // HandleStream is Handle for a result that is too large to be held in memory:
@@ -44,13 +34,34 @@ func Handle[A, R any](c qga.Command[A, R], fn func(context.Context, A) (R, error
 // a few kilobytes it must not fail any more, because the beginning of the
 // reply may be on its way.
 func HandleStream[A, R any](c qga.Command[A, R], fn func(context.Context, A, *wire.Writer) error) Handler {
-	args := wire.ArgsDecoderOf(c.ArgsType())
-	return Handler{c.Info, func(ctx context.Context, v wire.Value, w *wire.Writer) error {
-		var a A
-		if err := args.Decode(v, reflect.ValueOf(&a).Elem()); err != nil {
+	return handleStream(c.Info, c.ArgsType(), func(ctx context.Context, args any, w *wire.Writer) error {
+		return fn(ctx, *args.(*A), w)
+	})
+}
+
+// handle and handleStream are what is the same for all commands. Each command
+// has its own copy of the code that knows its types: there should be little.
+// The args are a pointer to a value of argsType.
+func handle(info qga.Info, argsType, resultType reflect.Type, fn func(ctx context.Context, args any) (any, error)) Handler {
+	encoder := wire.EncoderOf(resultType)
+	return handleStream(info, argsType, func(ctx context.Context, args any, w *wire.Writer) error {
+		result, err := fn(ctx, args)
+		if err != nil {
 			return err
 		}
-		return fn(ctx, a, w)
+		encoder.Encode(w, reflect.ValueOf(result))
+		return nil
+	})
+}
+
+func handleStream(info qga.Info, argsType reflect.Type, fn func(ctx context.Context, args any, w *wire.Writer) error) Handler {
+	decoder := wire.ArgsDecoderOf(argsType)
+	return Handler{info, func(ctx context.Context, v wire.Value, w *wire.Writer) error {
+		args := reflect.New(argsType)
+		if err := decoder.Decode(v, args.Elem()); err != nil {
+			return err
+		}
+		return fn(ctx, args.Interface(), w)
 	}}
 }
 
