@@ -1,41 +1,24 @@
 package cpus
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"testing"
 
-	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
-// tree makes a System of the files, whose names begin with "cpu". A name that
-// ends in a slash is a directory; contents that begin with "->" are what a
-// symbolic link points to.
+// tree makes a System of the files, whose names begin with "cpu".
 func tree(t testing.TB, files map[string]string) System {
 	t.Helper()
-	dir := root.Dir(t.TempDir())
+	below := make(map[string]string)
 	for name, contents := range files {
-		path := dir.Path(cpuDir + "/" + name)
-		err := os.MkdirAll(filepath.Dir(path), 0o755)
-		target, isLink := strings.CutPrefix(contents, "->")
-		switch {
-		case err != nil:
-		case strings.HasSuffix(name, "/"):
-			err = os.MkdirAll(path, 0o755)
-		case isLink:
-			err = os.Symlink(target, path)
-		default:
-			err = os.WriteFile(path, []byte(contents), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		below[cpuDir+"/"+name] = contents
 	}
-	return System{Root: dir}
+	return System{Root: guesttest.Tree(t, below)}
 }
 
 func (s System) contents(t *testing.T, id int64) string {
@@ -71,23 +54,23 @@ func TestVCPUs(t *testing.T) {
 		{"unplugged", map[string]string{"cpu1/online": "1", "cpu2": "->gone"}, `[{"logical-id":1,"online":true,"can-offline":true}]`},
 	} {
 		got, err := tree(t, tt.files).vcpus(t.Context(), qga.Empty{})
-		if s := outcome(t, got, err); s != tt.want {
+		if s := guesttest.JSON(t, got, err); s != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, s, tt.want)
 		}
 	}
 }
 
-// outcome is the text of err, or else the reply as JSON.
-func outcome(t *testing.T, reply any, err error) string {
-	t.Helper()
-	if err != nil {
-		return err.Error()
+func TestVCPUsCaptured(t *testing.T) {
+	for _, name := range []string{"virtio", "lvm-on-luks", "md-on-nvme", "no-udev"} {
+		guest := guesttest.Captured(t, name)
+		var want []qga.VCPU
+		guest.Answer("guest-get-vcpus", &want)
+		slices.SortFunc(want, func(a, b qga.VCPU) int { return cmp.Compare(a.LogicalID, b.LogicalID) })
+		got, err := System{Root: guest.Root}.vcpus(t.Context(), qga.Empty{})
+		if got, want := guesttest.JSON(t, got, err), guesttest.JSON(t, want, nil); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, want)
+		}
 	}
-	data, err := json.Marshal(reply)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }
 
 func TestSetVCPUs(t *testing.T) {
@@ -124,7 +107,7 @@ func TestSetVCPUs(t *testing.T) {
 			"cpu3/online": "->/proc/version", "cpu4/online": "->/proc/sys/kernel/ostype", "cpu5/online": "",
 		})
 		got, err := s.setVCPUs(t.Context(), tt.args)
-		if o := outcome(t, got, err); o != tt.want {
+		if o := guesttest.JSON(t, got, err); o != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, o, tt.want)
 		}
 		if then := s.contents(t, 1) + " " + s.contents(t, 2); then != tt.then {

@@ -12,6 +12,7 @@ import (
 	"unsafe"
 
 	"github.com/bellhop-vm/bellhop/internal/guest/disks/diskstest"
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -71,6 +72,46 @@ func TestGetDisksOfGuest(t *testing.T) {
 			compare(t, got, want)
 		})
 	}
+}
+
+func TestGetDisksCaptured(t *testing.T) {
+	for _, name := range []string{"virtio", "lvm-on-luks", "md-on-nvme", "no-udev", "s390x"} {
+		t.Run(name, func(t *testing.T) {
+			guest := guesttest.Captured(t, name)
+			var want []qga.Disk
+			guest.Answer("guest-get-disks", &want)
+			for i := range want {
+				if want[i].Smart != nil {
+					want[i].Smart = &qga.DiskSmart{Type: qga.BusNVMe}
+				}
+				// The C agent asks nobody but udev.
+				if serial, ok := noUdevSerials[want[i].Name]; ok && name == "no-udev" {
+					want[i].Address.Serial = &serial
+				}
+			}
+			tree := diskstest.Tree{TB: t, Root: guest.Root}
+			got, err := over(tree).getDisks(t.Context(), qga.Empty{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			compare(t, got, want)
+
+			if name == "no-udev" || name == "s390x" {
+				return
+			}
+			tree.Remove("/run/udev")
+			if got, err = over(tree).getDisks(t.Context(), qga.Empty{}); err != nil {
+				t.Fatal(err)
+			}
+			compare(t, got, want)
+		})
+	}
+}
+
+// noUdevSerials are what udev would have made of the attributes of these disks.
+var noUdevSerials = map[string]string{
+	"/dev/vda":     "XXXXXXXXX2",
+	"/dev/nvme0n1": "QEMU_NVMe_Ctrl_XXXXXXXXX1_1",
 }
 
 // Without udev its part is left to the kernel's attributes, and the result is

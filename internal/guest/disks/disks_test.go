@@ -105,17 +105,6 @@ func TestAddresses(t *testing.T) {
 		{"SCSI over virtio-mmio", func(t diskstest.Tree) {
 			t.Disk("/sys/devices/virtio-mmio-cmdline/virtio-mmio.1/virtio1/host3/target3:1:2/3:1:2:7/block/sdb", "8:16")
 		}, "/sys/devices/virtio-mmio-cmdline/virtio-mmio.1/virtio1/host3/target3:1:2/3:1:2:7/block/sdb", "scsi 1/2/7 /dev/sdb"},
-		{"virtio on CCW", func(t diskstest.Tree) {
-			t.Disk("/sys/devices/css0/0.0.000a/0.0.fe02/virtio1/block/vda", "252:0")
-		}, "/sys/devices/css0/0.0.000a/0.0.fe02/virtio1/block/vda", "virtio 0/0/0 ccw 0.0.10 65026 /dev/vda"},
-		{"partition of virtio-scsi on CCW", func(t diskstest.Tree) {
-			t.Disk("/sys/devices/css0/0.1.0001/0.1.1234/virtio2/host0/target0:0:3/0:0:3:5/block/sda", "8:0")
-			t.Partition("/sys/devices/css0/0.1.0001/0.1.1234/virtio2/host0/target0:0:3/0:0:3:5/block/sda/sda1", "8:1")
-			t.Udev("8:1", "ID_SERIAL=0QEMU_x")
-		}, "/sys/devices/css0/0.1.0001/0.1.1234/virtio2/host0/target0:0:3/0:0:3:5/block/sda/sda1", "scsi 0/3/5 ccw 0.1.1 4660 /dev/sda1 0QEMU_x"},
-		{"DASD", func(t diskstest.Tree) {
-			t.Disk("/sys/devices/css0/0.0.0005/0.0.0190/block/dasda", "94:0")
-		}, "/sys/devices/css0/0.0.0005/0.0.0190/block/dasda", "unknown 0/0/0 ccw 0.0.5 400 /dev/dasda"},
 		{"NVMe on PCI of IBM Z", func(t diskstest.Tree) {
 			t.Driver("/sys/devices/pci0002:00/0002:00:00.0", "nvme")
 			t.Disk("/sys/devices/pci0002:00/0002:00:00.0/nvme/nvme0/nvme0n1", "259:0")
@@ -126,16 +115,6 @@ func TestAddresses(t *testing.T) {
 			t.File(d+"0000:00:05.0/nvme/nvme0/nvme0c0n1/uevent", "DEVTYPE=disk\n")
 			t.Link("/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0", d+"0000:00:05.0/nvme/nvme0")
 		}, "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1", "nvme 0/0/0 0:0:5.0 /dev/nvme0n1"},
-		{"RAID over two NVMe disks, partitioned", func(t diskstest.Tree) {
-			for i, pci := range []string{d + "0000:00:05.0", d + "0000:00:06.0"} {
-				disk := fmt.Sprintf("%s/nvme/nvme%d/nvme%dn1", pci, i, i)
-				t.Driver(pci, "nvme")
-				t.Disk(disk, fmt.Sprintf("259:%d", 2*i))
-				t.Partition(disk+"/"+fmt.Sprintf("nvme%dn1p1", i), fmt.Sprintf("259:%d", 2*i+1))
-			}
-			t.Disk(virtual+"md127", "9:127", d+"0000:00:05.0/nvme/nvme0/nvme0n1/nvme0n1p1", d+"0000:00:06.0/nvme/nvme1/nvme1n1/nvme1n1p1")
-			t.Partition(virtual+"md127/md127p1", "259:8")
-		}, virtual + "md127/md127p1", "nvme 0/0/0 0:0:5.0 /dev/nvme0n1p1, nvme 0/0/0 0:0:6.0 /dev/nvme1n1p1"},
 		{"thin volume on LUKS on SCSI", func(t diskstest.Tree) {
 			const disk = d + "0000:00:04.0/virtio1/host0/target0:0:0/0:0:0:2/block/sda"
 			t.Driver(d+"0000:00:04.0", "virtio-pci")

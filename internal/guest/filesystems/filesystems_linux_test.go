@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bellhop-vm/bellhop/internal/guest/disks/diskstest"
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -74,6 +75,33 @@ func TestGetFSInfoOfGuest(t *testing.T) {
 	tree := diskstest.Guest(t, true)
 	var want []qga.Filesystem
 	diskstest.Golden(t, "get-fsinfo", &want)
+	compare(t, tree, want)
+}
+
+func TestGetFSInfoCaptured(t *testing.T) {
+	for _, name := range []string{"virtio", "lvm-on-luks", "md-on-nvme", "no-udev", "s390x"} {
+		t.Run(name, func(t *testing.T) {
+			guest := guesttest.Captured(t, name)
+			var want []qga.Filesystem
+			guest.Answer("guest-get-fsinfo", &want)
+			switch name {
+			case "no-udev": // the C agent asks nobody else
+				want[0].Disk[0].Serial = new("QEMU_NVMe_Ctrl_XXXXXXXXX1_1")
+			case "md-on-nvme": // and takes the partition of a RAID for one of a disk
+				for _, d := range want[1].Disk {
+					d.Dev = new(strings.TrimSuffix(*d.Dev, "1") + "2")
+					want[0].Disk = append(want[0].Disk, d)
+				}
+			}
+			compare(t, diskstest.Tree{TB: t, Root: guest.Root}, want)
+		})
+	}
+}
+
+// compare has the agent answer for a tree. The order counts, but for that of the
+// disks of a file system.
+func compare(t *testing.T, tree diskstest.Tree, want []qga.Filesystem) {
+	t.Helper()
 	c := newCommands(System{Root: tree.Root})
 	c.statfs = sizes(tree, want)
 	got := getFSInfo(t, c)

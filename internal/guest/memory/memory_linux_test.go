@@ -1,54 +1,44 @@
 package memory
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
 	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
-	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
-// tree makes a System of the files below the directory of memory blocks. A name
-// that ends in a slash is a directory; contents that begin with "->" are what a
-// symbolic link points to.
+// tree makes a System of the files below the directory of memory blocks.
 func tree(t testing.TB, files map[string]string) System {
 	t.Helper()
-	dir := root.Dir(t.TempDir())
+	below := make(map[string]string)
 	for name, contents := range files {
-		path := dir.Path(memoryDir + name)
-		err := os.MkdirAll(filepath.Dir(path), 0o755)
-		target, isLink := strings.CutPrefix(contents, "->")
-		switch {
-		case err != nil:
-		case strings.HasSuffix(name, "/"):
-			err = os.MkdirAll(path, 0o755)
-		case isLink:
-			err = os.Symlink(target, path)
-		default:
-			err = os.WriteFile(path, []byte(contents), 0o644)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
+		below[memoryDir+name] = contents
 	}
-	return System{Root: dir}
+	return System{Root: guesttest.Tree(t, below)}
 }
 
-// outcome is the text of err, or else the reply as JSON.
-func outcome(t *testing.T, reply any, err error) string {
-	t.Helper()
-	if err != nil {
-		return err.Error()
+func TestCaptured(t *testing.T) {
+	for _, name := range []string{"virtio", "lvm-on-luks", "md-on-nvme", "no-udev"} {
+		guest := guesttest.Captured(t, name)
+		s := System{Root: guest.Root}
+		var want []qga.MemoryBlock
+		guest.Answer("guest-get-memory-blocks", &want)
+		slices.SortFunc(want, func(a, b qga.MemoryBlock) int { return cmp.Compare(a.PhysIndex, b.PhysIndex) })
+		got, err := s.blocks(t.Context(), qga.Empty{})
+		if got, want := guesttest.JSON(t, got, err), guesttest.JSON(t, want, nil); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, want)
+		}
+		var wantInfo qga.MemoryBlockInfo
+		guest.Answer("guest-get-memory-block-info", &wantInfo)
+		if info, err := s.blockInfo(t.Context(), qga.Empty{}); err != nil || info != wantInfo {
+			t.Errorf("%s: got %+v, %v, want %+v", name, info, err, wantInfo)
+		}
 	}
-	data, err := json.Marshal(reply)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(data)
 }
 
 func TestBlocks(t *testing.T) {
@@ -79,7 +69,7 @@ func TestBlocks(t *testing.T) {
 		{"unplugged", map[string]string{"memory1/state": "offline", "memory2": "->gone"}, `[{"phys-index":1,"online":false,"can-offline":false}]`},
 	} {
 		got, err := tree(t, tt.files).blocks(t.Context(), qga.Empty{})
-		if s := outcome(t, got, err); s != tt.want {
+		if s := guesttest.JSON(t, got, err); s != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, s, tt.want)
 		}
 	}
@@ -122,7 +112,7 @@ func TestSetBlocks(t *testing.T) {
 	} {
 		s := tree(t, tt.files)
 		got, err := s.setBlocks(t.Context(), qga.SetMemoryBlocksArgs{MemBlks: []qga.MemoryBlock{{PhysIndex: tt.index, Online: tt.online}}})
-		if o, want := outcome(t, got, err), fmt.Sprintf(`[{"phys-index":%d,%s}]`, tt.index, tt.want); o != want {
+		if o, want := guesttest.JSON(t, got, err), fmt.Sprintf(`[{"phys-index":%d,%s}]`, tt.index, tt.want); o != want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, o, want)
 		}
 		if tt.state == "" {
@@ -141,10 +131,10 @@ func TestSetBlocks(t *testing.T) {
 	}})
 	want := `[{"phys-index":9,"response":"not-found","error-code":2},{"phys-index":1,"response":"success"},` +
 		`{"phys-index":2,"response":"operation-not-supported","error-code":2},{"phys-index":1,"response":"success"}]`
-	if o := outcome(t, got, err); o != want {
+	if o := guesttest.JSON(t, got, err); o != want {
 		t.Errorf("several:\n got %s\nwant %s", o, want)
 	}
-	if got, err := tree(t, blocks).setBlocks(t.Context(), qga.SetMemoryBlocksArgs{}); outcome(t, got, err) != "[]" {
+	if got, err := tree(t, blocks).setBlocks(t.Context(), qga.SetMemoryBlocksArgs{}); guesttest.JSON(t, got, err) != "[]" {
 		t.Errorf("none: %v, %v", got, err)
 	}
 }
@@ -165,7 +155,7 @@ func TestBlockInfo(t *testing.T) {
 		{"not a directory", map[string]string{"../memory": ""}, `open("/sys/devices/system/memory/"): Not a directory`},
 	} {
 		got, err := tree(t, tt.files).blockInfo(t.Context(), qga.Empty{})
-		if s := outcome(t, got, err); s != tt.want {
+		if s := guesttest.JSON(t, got, err); s != tt.want {
 			t.Errorf("%s:\n got %s\nwant %s", tt.name, s, tt.want)
 		}
 	}

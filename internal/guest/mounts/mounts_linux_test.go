@@ -3,30 +3,15 @@ package mounts
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"reflect"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 )
-
-func tree(t testing.TB, files map[string]string) root.Dir {
-	t.Helper()
-	dir := root.Dir(t.TempDir())
-	for name, data := range files {
-		path := dir.Path(name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return dir
-}
 
 func list(t *testing.T, dir root.Dir) []Mount {
 	t.Helper()
@@ -56,7 +41,7 @@ func check(t *testing.T, got, want []Mount) {
 // What the C agent makes of these lines, and where it does not recover from
 // garbage what it should.
 func TestMountinfo(t *testing.T) {
-	dir := tree(t, map[string]string{
+	dir := guesttest.Tree(t, map[string]string{
 		"/sys/class/block/sdc/dev": "8:32\n",
 		"/etc/passwd":              "",
 		"/proc/self/mountinfo": `22 27 0:20 / /sys rw,nosuid - sysfs sysfs rw
@@ -93,7 +78,7 @@ garbage
 }
 
 func TestMounts(t *testing.T) {
-	dir := tree(t, map[string]string{
+	dir := guesttest.Tree(t, map[string]string{
 		"/sys/class/block/vda/dev": "254:0\n",
 		"/dev/loop0":               "a file, no device",
 		"/proc/self/mounts": `/dev/vda / ext4 rw 0 0
@@ -118,18 +103,18 @@ tmpfs /t tmpfs rw 0 0
 }
 
 func TestNeitherFile(t *testing.T) {
-	_, err := List(tree(t, nil))
+	_, err := List(guesttest.Tree(t, nil))
 	if want := "failed to open mtab file: '/proc/self/mounts'"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if got := list(t, tree(t, map[string]string{"/proc/self/mountinfo": ""})); len(got) != 0 {
+	if got := list(t, guesttest.Tree(t, map[string]string{"/proc/self/mountinfo": ""})); len(got) != 0 {
 		t.Errorf("nothing mounted: got %v", got)
 	}
 }
 
 // The number of a device comes from its node, through links.
 func TestDeviceNode(t *testing.T) {
-	dir := tree(t, map[string]string{"/dev/mapper/control": "", "/sys/class/block/sdb/dev": "8:16\n"})
+	dir := guesttest.Tree(t, map[string]string{"/dev/mapper/control": "", "/sys/class/block/sdb/dev": "8:16\n"})
 	if err := unix.Mknod(dir.Path("/dev/dm-3"), unix.S_IFBLK|0o600, int(unix.Mkdev(252, 3))); err != nil {
 		t.Skip(err)
 	}
@@ -178,7 +163,7 @@ func BenchmarkList4096(b *testing.B) {
 	for i := range 4096 {
 		fmt.Fprintf(&text, "%d 1 254:%d / /var/lib/volumes/%032x/mount\\040point rw,relatime shared:%d - ext4 /dev/mapper/vg-%d rw,stripe=256\n", i+30, i, i, i, i)
 	}
-	dir := tree(b, map[string]string{"/proc/self/mountinfo": text.String()})
+	dir := guesttest.Tree(b, map[string]string{"/proc/self/mountinfo": text.String()})
 	b.ReportAllocs()
 	for b.Loop() {
 		if got, err := List(dir); err != nil || len(got) != 4096 {

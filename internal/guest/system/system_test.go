@@ -9,28 +9,17 @@ import (
 	"maps"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
 func tree(t *testing.T, files map[string]string) System {
 	t.Helper()
-	dir := t.TempDir()
-	for name, data := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(data), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return System{Root: root.Dir(dir)}
+	return System{Root: guesttest.Tree(t, files)}
 }
 
 func TestLocation(t *testing.T) {
@@ -203,6 +192,27 @@ func TestOSInfo(t *testing.T) {
 		maps.Copy(want, test.want)
 		if got := osInfo(t, tree(t, test.files)); !maps.Equal(got, want) {
 			t.Errorf("%s: got %q, want %q", test.name, got, want)
+		}
+	}
+}
+
+func TestOSInfoCaptured(t *testing.T) {
+	for _, name := range []string{"virtio", "no-udev"} {
+		guest := guesttest.Captured(t, name)
+		var want map[string]string
+		guest.Answer("guest-get-osinfo", &want)
+		got := osInfo(t, System{Root: guest.Root})
+		for _, m := range []map[string]string{got, want} {
+			// The kernel is that of the machine, and not in a file.
+			for _, key := range []string{"kernel-release", "kernel-version", "machine"} {
+				if m[key] == "" {
+					t.Errorf("%s: no %s", name, key)
+				}
+				delete(m, key)
+			}
+		}
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", name, got, want)
 		}
 	}
 }

@@ -3,12 +3,11 @@ package users
 import (
 	"encoding/binary"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -42,17 +41,7 @@ func encode(l layout, records ...record) []byte {
 
 func tree(t *testing.T, files map[string]string) Users {
 	t.Helper()
-	dir := t.TempDir()
-	for name, text := range files {
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return Users{Root: root.Dir(dir)}
+	return Users{Root: guesttest.Tree(t, files)}
 }
 
 func get(t *testing.T, u Users) []qga.User {
