@@ -147,12 +147,29 @@ func TestLoad(t *testing.T) {
 	}
 }
 
-func BenchmarkVCPUs512(b *testing.B) {
+// manyCPUs is n processors, of which all but the first can be taken offline.
+func manyCPUs(t testing.TB, n int) System {
+	t.Helper()
 	files := map[string]string{"cpu0/": ""}
-	for i := 1; i < 512; i++ {
+	for i := 1; i < n; i++ {
 		files[fmt.Sprintf("cpu%d/online", i)] = "1\n"
 	}
-	s := tree(b, files)
+	return tree(t, files)
+}
+
+func TestManyVCPUs(t *testing.T) {
+	guesttest.Proportional(t, 512, 8<<10, func(t *testing.T, n int) func() {
+		s := manyCPUs(t, n)
+		return func() {
+			if list, err := s.vcpus(t.Context(), qga.Empty{}); err != nil || len(list) != n {
+				t.Error(len(list), err)
+			}
+		}
+	})
+}
+
+func BenchmarkVCPUs512(b *testing.B) {
+	s := manyCPUs(b, 512)
 	for b.Loop() {
 		if list, err := s.vcpus(b.Context(), qga.Empty{}); err != nil || len(list) != 512 {
 			b.Fatal(len(list), err)

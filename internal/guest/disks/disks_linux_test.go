@@ -287,13 +287,13 @@ func TestDeadNVMe(t *testing.T) {
 	}
 }
 
-// manyDisks is 1,024 disks on virtio, each with a partition, and 64 logical
-// volumes over 16 of them each.
-func manyDisks(t testing.TB) diskstest.Tree {
+// manyDisks is n disks on virtio, each with a partition, and logical volumes over
+// 16 of them each.
+func manyDisks(t testing.TB, n int) diskstest.Tree {
 	t.Helper()
 	tree := diskstest.New(t)
 	var partitions []string
-	for i := range 1024 {
+	for i := range n {
 		pci := fmt.Sprintf("/sys/devices/pci%04x:00/%04x:00:%02x.0", i/32, i/32, i%32)
 		disk := fmt.Sprintf("%s/virtio%d/block/vd%d", pci, i, i)
 		tree.Driver(pci, "virtio-pci")
@@ -302,14 +302,27 @@ func manyDisks(t testing.TB) diskstest.Tree {
 		tree.Partition(disk+"/"+fmt.Sprintf("vd%dp1", i), fmt.Sprintf("254:%d", i*16+1))
 		partitions = append(partitions, disk)
 	}
-	for i := range 64 {
+	for i := range n / 16 {
 		tree.Disk(fmt.Sprintf("/sys/devices/virtual/block/dm-%d", i), fmt.Sprintf("252:%d", i), partitions[i*16:][:16]...)
 	}
 	return tree
 }
 
+func TestManyDisks(t *testing.T) {
+	// For a disk, its partition and a sixteenth of a logical volume.
+	guesttest.Proportional(t, 1024, 32<<10, func(t *testing.T, n int) func() {
+		c := over(manyDisks(t, n))
+		return func() {
+			list, err := c.getDisks(t.Context(), qga.Empty{})
+			if err != nil || len(list) != 2*n+n/16 {
+				t.Error(len(list), err)
+			}
+		}
+	})
+}
+
 func BenchmarkGetDisks1024(b *testing.B) {
-	c := over(manyDisks(b))
+	c := over(manyDisks(b, 1024))
 	b.ReportAllocs()
 	for b.Loop() {
 		list, err := c.getDisks(b.Context(), qga.Empty{})

@@ -220,7 +220,7 @@ func TestDeadMount(t *testing.T) {
 // TestAllDead has more file systems hang than there may be threads for.
 func TestAllDead(t *testing.T) {
 	tree := diskstest.New(t)
-	tree.File("/proc/self/mountinfo", manyMounts())
+	tree.File("/proc/self/mountinfo", manyMounts(4096))
 	c := newCommands(System{Root: tree.Root})
 	release := make(chan struct{})
 	defer close(release)
@@ -255,18 +255,19 @@ func TestGarbage(t *testing.T) {
 	}
 }
 
-func manyMounts() string {
+func manyMounts(n int) string {
 	var text strings.Builder
-	for i := range 4096 {
+	for i := range n {
 		fmt.Fprintf(&text, "%d 1 252:%d / /var/lib/volumes/%032x/mount\\040point rw,relatime shared:%d - ext4 /dev/mapper/vg-%d rw,stripe=256\n", i+30, i, i, i, i)
 	}
 	return text.String()
 }
 
-// BenchmarkGetFSInfo4096 is 4,096 logical volumes over eight disks.
-func BenchmarkGetFSInfo4096(b *testing.B) {
-	tree := diskstest.New(b)
-	tree.File("/proc/self/mountinfo", manyMounts())
+// manyVolumes is n mounted logical volumes over eight disks.
+func manyVolumes(t testing.TB, n int) *commands {
+	t.Helper()
+	tree := diskstest.New(t)
+	tree.File("/proc/self/mountinfo", manyMounts(n))
 	var disks []string
 	for i := range 8 {
 		pci := fmt.Sprintf("/sys/devices/pci0000:00/0000:00:%02x.0", i)
@@ -274,10 +275,25 @@ func BenchmarkGetFSInfo4096(b *testing.B) {
 		disks = append(disks, fmt.Sprintf("%s/virtio%d/block/vd%c", pci, i, 'a'+i))
 		tree.Disk(disks[i], fmt.Sprintf("254:%d", i*16))
 	}
-	for i := range 4096 {
+	for i := range n {
 		tree.Disk(fmt.Sprintf("/sys/devices/virtual/block/dm-%d", i), fmt.Sprintf("252:%d", i), disks[i%8])
 	}
-	c := newCommands(System{Root: tree.Root})
+	return newCommands(System{Root: tree.Root})
+}
+
+func TestManyMounts(t *testing.T) {
+	guesttest.Proportional(t, 4096, 8<<10, func(t *testing.T, n int) func() {
+		c := manyVolumes(t, n)
+		return func() {
+			if list := getFSInfo(t, c); len(list) != n || len(list[0].Disk) != 1 {
+				t.Error(len(list))
+			}
+		}
+	})
+}
+
+func BenchmarkGetFSInfo4096(b *testing.B) {
+	c := manyVolumes(b, 4096)
 	b.ReportAllocs()
 	for b.Loop() {
 		if list := getFSInfo(b, c); len(list) != 4096 || len(list[0].Disk) != 1 {

@@ -161,13 +161,29 @@ func TestBlockInfo(t *testing.T) {
 	}
 }
 
-func BenchmarkBlocks1024(b *testing.B) {
+func manyBlocks(t testing.TB, n int) System {
+	t.Helper()
 	files := map[string]string{}
-	for i := range 1024 {
+	for i := range n {
 		files[fmt.Sprintf("memory%d/state", i)] = "online\n"
 		files[fmt.Sprintf("memory%d/removable", i)] = "1\n"
 	}
-	s := tree(b, files)
+	return tree(t, files)
+}
+
+func TestManyBlocks(t *testing.T) {
+	guesttest.Proportional(t, 1024, 16<<10, func(t *testing.T, n int) func() {
+		s := manyBlocks(t, n)
+		return func() {
+			if list, err := s.blocks(t.Context(), qga.Empty{}); err != nil || len(list) != n {
+				t.Error(len(list), err)
+			}
+		}
+	})
+}
+
+func BenchmarkBlocks1024(b *testing.B) {
+	s := manyBlocks(b, 1024)
 	for b.Loop() {
 		if list, err := s.blocks(b.Context(), qga.Empty{}); err != nil || len(list) != 1024 {
 			b.Fatal(len(list), err)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -69,14 +70,29 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
-func BenchmarkInterfaces4096(b *testing.B) {
-	var links []link
-	var addresses []address
-	for i := range int32(4096) {
+// manyLinks is n interfaces with an address each.
+func manyLinks(n int) (links []link, addresses []address) {
+	for i := range int32(n) {
 		name := fmt.Sprintf("veth%d", i)
 		links = append(links, link{index: i + 1, name: name})
 		addresses = append(addresses, address{i + 1, name, qga.IPAddress{Address: "10.0.0.1", Type: qga.IPv4, Prefix: 8}})
 	}
+	return links, addresses
+}
+
+func TestManyLinks(t *testing.T) {
+	guesttest.Proportional(t, 4096, 1<<10, func(t *testing.T, n int) func() {
+		links, addresses := manyLinks(n)
+		return func() {
+			if list := interfaces(links, addresses, []string{"docker*"}); len(list) != n {
+				t.Error(len(list))
+			}
+		}
+	})
+}
+
+func BenchmarkInterfaces4096(b *testing.B) {
+	links, addresses := manyLinks(4096)
 	for b.Loop() {
 		if n := len(interfaces(links, addresses, []string{"docker*"})); n != 4096 {
 			b.Fatal(n)
