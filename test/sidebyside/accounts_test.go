@@ -3,7 +3,6 @@
 package sidebyside
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -12,9 +11,6 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-
-	"github.com/bellhop-vm/bellhop/internal/guest/accounts"
-	"github.com/bellhop-vm/bellhop/internal/guest/run"
 )
 
 // temporary is the end of a temporary file's name.
@@ -51,26 +47,18 @@ func TestAccounts(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(bin, "chpasswd"), []byte(chpasswd), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	passwd := filepath.Join(bin, "passwd")
-	if err := os.WriteFile(passwd, []byte("root:x:0:0::/root:/bin/sh\n"+entry("c")), 0o644); err != nil {
+	// Who is not in its file is looked for elsewhere by ours, in vain.
+	if err := os.WriteFile(filepath.Join(bin, "getent"), []byte("#!/bin/sh\nexit 2\n"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	c := start(t, cAgentWith(t, fmt.Sprintf("mount --bind %s /etc/passwd\nPATH=%s\nexport PATH", passwd, bin)))
-
-	ours := startWith(t, accounts.Commands(accounts.New(accounts.Config{
-		Run: func(ctx context.Context, cmd run.Command) ([]byte, error) {
-			if cmd.Args[0] == "getent" {
-				for line := range strings.Lines(entry("ours")) {
-					if strings.HasPrefix(line, cmd.Args[len(cmd.Args)-1]+":") {
-						return []byte(line), nil
-					}
-				}
-				return nil, &run.ExitError{Action: cmd.Action, Code: 2}
-			}
-			cmd.Args[0] = filepath.Join(bin, cmd.Args[0])
-			return run.Run(ctx, cmd)
-		},
-	})))
+	with := func(agent, program string) string {
+		passwd := filepath.Join(t.TempDir(), "passwd")
+		if err := os.WriteFile(passwd, []byte("root:x:0:0::/root:/bin/sh\n"+entry(agent)), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return start(t, apart(t, program, fmt.Sprintf("mount --bind %s /etc/passwd\nPATH=%s\nexport PATH", passwd, bin)))
+	}
+	c, ours := with("c", cAgent(t)), with("ours", ourAgent(t))
 
 	keys := func(command, user, more string) string {
 		return fmt.Sprintf(`{"execute":"guest-ssh-%s-authorized-keys","arguments":{"username":%q%s}}`, command, user, more)

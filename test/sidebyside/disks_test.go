@@ -4,10 +4,8 @@ package sidebyside
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/json"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,32 +14,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/bellhop-vm/bellhop/internal/agent"
-	"github.com/bellhop-vm/bellhop/internal/guest/disks"
-	"github.com/bellhop-vm/bellhop/internal/guest/filesystems"
-	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/qga"
 )
-
-// startDisks serves the commands on disks and file systems.
-func startDisks(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "ours.sock")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := agent.New(logging.New(logging.Discard, logging.Discard, false), nil,
-		slices.Concat(disks.Commands(disks.System{}), filesystems.Commands(filesystems.System{}))...)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = a.Listen(ctx, acceptor{l})
-	}()
-	t.Cleanup(func() { cancel(); l.Close(); <-done })
-	return path
-}
 
 // ask sends a command without arguments and decodes what it returns.
 func ask[T any](t *testing.T, path, command string) T {
@@ -134,7 +108,7 @@ func TestGetDisks(t *testing.T) {
 		}
 		return m
 	}
-	want, got := get(startC(t)), get(startDisks(t))
+	want, got := get(startC(t)), get(start(t, ourAgent(t)))
 	if len(want) == 0 {
 		t.Fatal("the C agent knows of no disk")
 	}
@@ -148,7 +122,7 @@ func TestGetFSInfo(t *testing.T) {
 	attachDisk(t)
 	var order [2][]string
 	var all [2]map[string]qga.Filesystem
-	for i, path := range []string{startC(t), startDisks(t)} {
+	for i, path := range []string{startC(t), start(t, ourAgent(t))} {
 		all[i] = make(map[string]qga.Filesystem)
 		for _, f := range ask[[]qga.Filesystem](t, path, "guest-get-fsinfo") {
 			order[i] = append(order[i], f.Mountpoint)
@@ -186,7 +160,7 @@ func TestGetDiskStats(t *testing.T) {
 		}
 		return m
 	}
-	c, ours := startC(t), startDisks(t)
+	c, ours := startC(t), start(t, ourAgent(t))
 	before, got, after := get(c), get(ours), get(c)
 	// What was counted in the meantime makes the value ours.
 	for name, d := range got {

@@ -49,9 +49,9 @@ func TestPower(t *testing.T) {
 	}
 
 	// For the C agent the directories take the place of the real ones.
-	c := start(t, cAgentWith(t, fmt.Sprintf(
+	c := start(t, apart(t, cAgent(t), fmt.Sprintf(
 		"mount --bind %[1]s/sbin \"$(readlink -f /sbin)\"\nmount --bind %[1]s/power /sys/power\nPATH=%[1]s/bin\nexport PATH", dir)))
-	ours := startWith(t, power.Commands(power.Config{
+	ours := serve(t, power.Commands(power.Config{
 		Root: root.Dir(filepath.Join(dir, "root")),
 		Run: func(ctx context.Context, c run.Command) ([]byte, error) {
 			program := c.Args[0]
@@ -71,7 +71,7 @@ func TestPower(t *testing.T) {
 		Kernel: powerless{},
 		Audit:  func(string, ...any) {},
 		Log:    func(logging.Level, string, ...any) {},
-	}))
+	})...)
 
 	const (
 		poweroff = `{"execute":"guest-shutdown"}`

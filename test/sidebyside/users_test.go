@@ -4,56 +4,16 @@ package sidebyside
 
 import (
 	"bytes"
-	"context"
 	"encoding/binary"
 	"fmt"
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/bellhop-vm/bellhop/internal/agent"
-	"github.com/bellhop-vm/bellhop/internal/guest/root"
-	"github.com/bellhop-vm/bellhop/internal/guest/users"
-	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/qga"
 )
-
-// cAgentWith is the C agent in a view of its own of the file system, which
-// script makes. Nobody else sees it.
-func cAgentWith(t *testing.T, script string) string {
-	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root")
-	}
-	program := filepath.Join(t.TempDir(), "agent")
-	text := fmt.Sprintf("#!/bin/sh\nset -e\n[ -n \"$APART\" ] || APART=1 exec unshare --mount \"$0\" \"$@\"\n%s\nexec %s \"$@\"\n", script, cAgent(t))
-	if err := os.WriteFile(program, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return program
-}
-
-// startWith serves an agent with the given commands.
-func startWith(t *testing.T, handlers []agent.Handler) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "ours.sock")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := agent.New(logging.New(logging.Discard, logging.Discard, false), nil, handlers...)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = a.Listen(ctx, acceptor{l})
-	}()
-	t.Cleanup(func() { cancel(); l.Close(); <-done })
-	return path
-}
 
 // TestUsers compares what is made of a utmp file.
 func TestUsers(t *testing.T) {
@@ -65,6 +25,7 @@ func TestUsers(t *testing.T) {
 		binary.NativeEndian.PutUint32(b[344:], micros)
 		return b
 	}
+	program := ourAgent(t)
 	for name, records := range map[string][][]byte{
 		"nobody": nil,
 		"many": {
@@ -90,8 +51,8 @@ func TestUsers(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "run/utmp"), bytes.Join(records, nil), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		c := start(t, cAgentWith(t, fmt.Sprintf("mount --bind %s/run /run", dir)))
-		ours := startWith(t, users.Commands(users.Users{Root: root.Dir(dir)}))
+		script := fmt.Sprintf("mount --bind %s/run /run", dir)
+		c, ours := start(t, apart(t, cAgent(t), script)), start(t, apart(t, program, script))
 		want, got := ask[[]qga.User](t, c, "guest-get-users"), ask[[]qga.User](t, ours, "guest-get-users")
 		if !slices.Equal(got, want) {
 			t.Errorf("%s: got %v, want %v", name, got, want)

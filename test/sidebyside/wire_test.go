@@ -4,19 +4,13 @@ package sidebyside
 
 import (
 	"bytes"
-	"context"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
-	"path/filepath"
 	"regexp"
 	"testing"
 	"time"
-
-	"github.com/bellhop-vm/bellhop/internal/agent"
-	"github.com/bellhop-vm/bellhop/internal/logging"
 )
 
 var soups = flag.Int("soups", 400, "how many random inputs to send to both agents")
@@ -26,7 +20,7 @@ var soups = flag.Int("soups", 400, "how many random inputs to send to both agent
 // how the rules of the dialect were found, and how they stay.
 func TestSoup(t *testing.T) {
 	c := startC(t)
-	ours := startInProcess(t)
+	ours := serve(t)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	rng := rand.New(rand.NewPCG(seed, 0))
@@ -97,26 +91,3 @@ func exchange(t *testing.T, path string, in []byte) []byte {
 	}
 	return out[:len(out)-len(reply)]
 }
-
-// startInProcess serves an agent without commands of its own.
-func startInProcess(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "ours.sock")
-	l, err := net.Listen("unix", path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	a := agent.New(logging.New(logging.Discard, logging.Discard, false), nil)
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		_ = a.Listen(ctx, acceptor{l})
-	}()
-	t.Cleanup(func() { cancel(); l.Close(); <-done })
-	return path
-}
-
-type acceptor struct{ net.Listener }
-
-func (a acceptor) Accept(context.Context) (io.ReadWriteCloser, error) { return a.Listener.Accept() }
