@@ -25,6 +25,7 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
 	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/internal/pidfile"
+	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/internal/state"
 	"github.com/bellhop-vm/bellhop/internal/systemd"
 	"github.com/bellhop-vm/bellhop/qga"
@@ -171,6 +172,7 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 	}
 	go keepAlive(ctx, manager)
 
+	resident.Trim() // most of the program was for the start
 	err = a.Listen(ctx, ch)
 	if notifyErr := manager.Notify(systemd.Stopping); notifyErr != nil {
 		log.Warningf("%v", notifyErr)

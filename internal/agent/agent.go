@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/logging"
+	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/qga"
 	"github.com/bellhop-vm/bellhop/qga/wire"
 )
@@ -155,15 +156,15 @@ const (
 	// quiet is how long after the last request memory goes back to the system
 	// that only a busy agent needs.
 	quiet = 2 * time.Second
-	// burst is how many requests make an agent busy.
+	// burst is how many requests make the heap grow.
 	burst = 1000
 )
 
-// count counts a request. After a burst of them, the heap is tidied up as soon
-// as there is peace: the runtime by itself would keep for minutes what it has
-// grown to, and a few megabytes are most of this agent.
+// count counts a request. When there is peace again, what it needed of the program
+// goes back, and after a burst what the heap has grown to: the runtime by itself
+// would keep that for minutes, and a few megabytes are most of this agent.
 func (a *Agent) count() {
-	if a.served.Add(1) != burst {
+	if a.served.Add(1) != 1 {
 		return
 	}
 	go func() {
@@ -171,8 +172,10 @@ func (a *Agent) count() {
 			before = a.served.Load()
 			time.Sleep(quiet)
 		}
-		a.served.Store(0)
-		debug.FreeOSMemory()
+		if a.served.Swap(0) >= burst {
+			debug.FreeOSMemory()
+		}
+		resident.Trim()
 	}()
 }
 

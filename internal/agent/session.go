@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/logging"
+	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/qga"
 	"github.com/bellhop-vm/bellhop/qga/wire"
 )
@@ -75,6 +76,7 @@ func (s *session) fill() error {
 		s.rd.Trim()
 		s.w.Trim()
 		debug.FreeOSMemory()
+		resident.Trim()
 		err = nil
 	}
 	if resetErr := deadline.SetReadDeadline(time.Time{}); err == nil {

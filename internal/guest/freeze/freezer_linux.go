@@ -14,6 +14,7 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
 	"github.com/bellhop-vm/bellhop/internal/logging"
+	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/internal/state"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 	"github.com/bellhop-vm/bellhop/qga"
@@ -80,7 +81,6 @@ type hold struct {
 	count    int64     // how many of them were frozen
 	guard    *guard
 	watchdog *time.Timer
-	unlock   func() // of the memory
 }
 
 // New returns a Freezer. wasFrozen is whether the agent before this one left
@@ -180,8 +180,11 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	f.frozen.Store(true)
 	f.due.Store(true)
 	f.Log.Hold()
-	h := &hold{volumes: volumes, guard: g, unlock: lockMemory()}
+	h := &hold{volumes: volumes, guard: g}
 	f.hold = h
+	// So that a thaw does not begin by reading from a disk, perhaps the very one
+	// that does not answer.
+	resident.Lock()
 
 	for _, v := range volumes {
 		var froze bool
@@ -333,7 +336,7 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	}
 	go h.guard.dismiss(h.volumes)
 	f.releaseAll(h.volumes)
-	h.unlock()
+	resident.Unlock()
 	f.Log.Release()
 	return n, err
 }

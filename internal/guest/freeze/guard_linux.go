@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
 
@@ -168,7 +169,7 @@ func BeGuard() {
 func keepGuard(n int) (status int) {
 	debug.SetGCPercent(-1) // it has nothing to collect
 	withdraw()
-	lockMemory()
+	resident.Lock()
 	volumes := make([]*volume, n)
 	for i := range volumes {
 		volumes[i] = &volume{fd: guardVolumes + i}
