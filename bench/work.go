@@ -150,12 +150,7 @@ func pings(inFlight, batches int, rows ...row) work {
 		}
 		rounds(batches / 10)
 
-		var before, after time.Duration
-		var err error
-		if t.process != nil {
-			before, err = t.process.cpu()
-			t.fail(err)
-		}
+		before := t.cpu()
 		begin := time.Now()
 		latency := rounds(batches)
 		took := time.Since(begin)
@@ -163,9 +158,7 @@ func pings(inFlight, batches int, rows ...row) work {
 		t.sample(0, latency...)
 		t.sample(1, n/took.Seconds())
 		if t.process != nil {
-			after, err = t.process.cpu()
-			t.fail(err)
-			t.sample(2, float64((after-before).Nanoseconds())/1e3/n)
+			t.sample(2, float64((t.cpu()-before).Nanoseconds())/1e3/n)
 		}
 	}}
 }
@@ -173,13 +166,16 @@ func pings(inFlight, batches int, rows ...row) work {
 // questions are the commands about the guest that hosts ask over and over.
 var questions = []string{"get-fsinfo", "get-disks", "network-get-interfaces", "get-vcpus", "get-osinfo"}
 
-// question measures how often a command is answered: asked one at a time, and
-// inFlight at once. What there is to tell is that of the machine.
+// question measures how often a command is answered, asked one at a time and
+// inFlight at once, and the CPU time of an answer, which is the steadier figure
+// where the machine does something else as well. What there is to tell is that
+// of the machine.
 func question(command, prefix string, inFlight, batches int) work {
 	name := prefix + command
 	rows := []row{
 		{name: name + ", 1 in flight", unit: "/s", aim: atLeast(2)},
 		{name: fmt.Sprintf("%s, %d in flight", name, inFlight), unit: "/s", aim: atLeast(2)},
+		{name: fmt.Sprintf("%s, %d in flight: CPU", name, inFlight), unit: "us"},
 	}
 	return work{rows: rows, do: func(t *trial) {
 		c := t.dial()
@@ -189,14 +185,29 @@ func question(command, prefix string, inFlight, batches int) work {
 		buf := make([]byte, 64*kib)
 		for i, n := range []int{1, inFlight} {
 			batch := bytes.Repeat(ask, n)
+			before := t.cpu()
 			begin := time.Now()
 			for range batches {
 				c.send(batch)
 				c.skipLines(buf, n)
 			}
-			t.sample(i, float64(n*batches)/time.Since(begin).Seconds())
+			answers := float64(n * batches)
+			t.sample(i, answers/time.Since(begin).Seconds())
+			if n > 1 && t.process != nil {
+				t.sample(2, float64((t.cpu()-before).Nanoseconds())/1e3/answers)
+			}
 		}
 	}}
+}
+
+// cpu returns the CPU time that the process has used; none in a guest.
+func (t *trial) cpu() time.Duration {
+	if t.process == nil {
+		return 0
+	}
+	used, err := t.process.cpu()
+	t.fail(err)
+	return used
 }
 
 // connects measures what a host does that connects for every command.
