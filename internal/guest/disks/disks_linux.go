@@ -1,6 +1,7 @@
 package disks
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"path"
@@ -40,21 +41,26 @@ type commands struct {
 }
 
 func (c *commands) getDisks(context.Context, qga.Empty) ([]qga.Disk, error) {
-	const dir = "/sys/block"
-	names, err := c.root.ReadDir(dir)
+	const block = "/sys/block"
+	dir, err := c.root.Open(block)
 	if err != nil {
-		return nil, fmt.Errorf("Can't open directory \"%s\": %w", dir, strerror.Reason(err))
+		return nil, fmt.Errorf("Can't open directory \"%s\": %w", block, strerror.Reason(err))
+	}
+	defer dir.Close()
+	names, err := dir.Names()
+	if err != nil {
+		return nil, fmt.Errorf("Can't open directory \"%s\": %w", block, strerror.Reason(err))
 	}
 	tree := NewTree(c.root)
 	list := make([]qga.Disk, 0, len(names))
 	for _, name := range names {
-		device, ok := tree.Follow(dir + "/" + name)
+		size, _ := dir.ReadAttribute(name + "/size")
+		if size := string(bytes.TrimSpace(size)); size == "" || size == "0" {
+			continue // a drive without a medium, a loop device without a file
+		}
+		device, ok := tree.Follow(block + "/" + name)
 		if !ok {
 			continue
-		}
-		size, _ := c.root.ReadLine(device + "/size")
-		if size == "" || size == "0" {
-			continue // a drive without a medium, a loop device without a file
 		}
 		if d, ok := tree.disk(device); ok {
 			c.addHealth(&d)

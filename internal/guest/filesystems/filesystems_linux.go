@@ -66,7 +66,6 @@ func (c *commands) getFSInfo(context.Context, qga.Empty) ([]qga.Filesystem, erro
 	list := make([]qga.Filesystem, 0, len(mounted))
 	for _, m := range slices.Backward(mounted) {
 		f := qga.Filesystem{
-			Name:       fmt.Sprintf("%d:%d", m.Major, m.Minor),
 			Mountpoint: m.Point,
 			Type:       m.Type,
 			Disk:       []qga.DiskAddress{},
@@ -78,6 +77,8 @@ func (c *commands) getFSInfo(context.Context, qga.Empty) ([]qga.Filesystem, erro
 				devices = tree.BtrfsMembers(device)
 			}
 			f.Disk = tree.Addresses(devices...)
+		} else {
+			f.Name = fmt.Sprintf("%d:%d", m.Major, m.Minor)
 		}
 		start := time.Now()
 		size, err := c.calls.Do(mountKey{m.Major, m.Minor, m.Point}, max(left, grace), func() (unix.Statfs_t, error) {

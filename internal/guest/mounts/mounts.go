@@ -89,17 +89,20 @@ func hasOption(list, option string) bool {
 // fields fills into with the first words of s and returns how many there were.
 // Only blanks separate: in names the kernel escapes those and no other spaces.
 func fields(s string, into []string) int {
-	n := 0
+	isBlank := func(i int) bool { return s[i] == ' ' || s[i] == '\t' }
+	n, i := 0, 0
 	for n < len(into) {
-		s = strings.TrimLeft(s, " \t")
-		if s == "" {
+		for i < len(s) && isBlank(i) {
+			i++
+		}
+		if i == len(s) {
 			break
 		}
-		end := strings.IndexAny(s, " \t")
-		if end < 0 {
-			end = len(s)
+		begin := i
+		for i < len(s) && !isBlank(i) {
+			i++
 		}
-		into[n], s = s[:end], s[end:]
+		into[n] = s[begin:i]
 		n++
 	}
 	return n

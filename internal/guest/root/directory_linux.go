@@ -61,6 +61,20 @@ func (d Directory) ReadAttribute(name string) ([]byte, error) {
 	}
 }
 
+// Names returns the names of all entries, sorted. It can be asked once.
+func (d Directory) Names() ([]string, error) {
+	var names []string
+	e := entries{dir: d}
+	for {
+		name, err := e.next()
+		if err != nil || name == nil {
+			slices.Sort(names)
+			return names, err
+		}
+		names = append(names, string(name))
+	}
+}
+
 // OpenNumbered opens a directory and returns the N of all entries that are called
 // prefixN, in ascending order. It is how sysfs enumerates processors, memory
 // blocks and the like, among other names such as cpufreq.

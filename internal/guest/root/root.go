@@ -91,7 +91,15 @@ func (d Dir) Exists(name string) bool {
 }
 
 // Readlink returns what a symbolic link points to.
-func (d Dir) Readlink(name string) (string, error) { return os.Readlink(d.Path(name)) }
+func (d Dir) Readlink(name string) (string, error) {
+	// Links of sysfs are not longer, and there may be thousands. What is
+	// uncommon is for package os.
+	var buf [512]byte
+	if n, err := syscall.Readlink(d.Path(name), buf[:]); err == nil && n < len(buf) {
+		return string(buf[:n]), nil
+	}
+	return os.Readlink(d.Path(name))
+}
 
 // Resolve returns name with every symbolic link in it followed, as realpath(3)
 // does; absolute links stay below the directory.
