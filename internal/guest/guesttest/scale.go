@@ -19,20 +19,29 @@ func Proportional(t *testing.T, n int, bytes uint64, prepare func(t *testing.T, 
 	if info, err := os.Stat("/dev/shm"); err == nil && info.IsDir() {
 		t.Setenv("TMPDIR", "/dev/shm")
 	}
-	few, fewTime := cost(prepare(t, n/4))
-	many, manyTime := cost(prepare(t, n))
+	runFew, runMany := prepare(t, n/4), prepare(t, n)
+	few, fewTime := cost(runFew)
+	many, manyTime := cost(runMany)
+	// It would be sixteen times as long if it grew with the square. Four times as
+	// many files may well be more than the processor's cache holds, and the machine
+	// may have been busy just then.
+	for range 3 {
+		if manyTime <= 13*fewTime {
+			break
+		}
+		_, fewTime = cost(runFew)
+		_, manyTime = cost(runMany)
+	}
 	t.Logf("%d: %d bytes, %v; %d: %d bytes, %v", n/4, few, fewTime, n, many, manyTime)
+	if manyTime > 13*fewTime {
+		t.Errorf("time for four times as many is %.1f times as long", float64(manyTime)/float64(fewTime))
+	}
 	if most := bytes * uint64(n); many > most {
 		t.Errorf("%d bytes for %d, want %d at most", many, n, most)
 	}
 	// What grows by doubling may be just below, or just above.
 	if many > 6*few {
 		t.Errorf("memory for four times as many is %.1f times as much", float64(many)/float64(few))
-	}
-	// It would be sixteen times as long if it grew with the square. Four times as
-	// many files may well be more than the processor's cache holds.
-	if manyTime > 13*fewTime {
-		t.Errorf("time for four times as many is %.1f times as long", float64(manyTime)/float64(fewTime))
 	}
 }
 
