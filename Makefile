@@ -2,6 +2,9 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
+# More images for guests; without debian-servers the freeze hooks are not tested.
+IMAGES ?=
+
 # How long each fuzz target runs, and the systems that lint looks at.
 FUZZTIME ?= 30s
 SYSTEMS ?= linux windows freebsd
@@ -26,7 +29,7 @@ help: ## explain the targets
 
 .PHONY: setup
 setup: ## install and download what tests and demo need (Debian; as root if packages are missing)
-	@test/setup.sh
+	@test/setup.sh $(IMAGES)
 
 .PHONY: build
 build: ## build static binaries of qemu-ga and bellhop into bin/

@@ -1,6 +1,8 @@
 #!/bin/sh
 # setup.sh - fetch what the tests, the demo and the benchmarks need.
 #
+#	setup.sh [IMAGE...]
+#
 # Four kinds of things, each left alone when it is there already:
 #
 #   - the programs QEMU, libvirt and the C compiler (for the race detector), by
@@ -23,7 +25,8 @@
 #   busybox                           static
 #   c-agent-7/  c-agent-11/           qemu-ga and lib/, its loader among them
 #   qemu-ga-c7  qemu-ga-c11           scripts that run these agents
-#   debian/                           see vm/debian/build.sh
+#   debian/                           see vm/debian/build.sh; so are the images
+#                                     that are asked for besides
 #   go/                               if the machine has no Go, or a very old one
 #
 # DEBIAN_MIRROR, DEBIAN_SECURITY_MIRROR and GOPROXY choose other places to load
@@ -252,4 +255,6 @@ agent 7 bookworm qemu-guest-agent \
 	libc6 libglib2.0-0 libpcre2-8-0 liburing2 libudev1 libnuma1 libcap2
 agent 11 trixie qemu-guest-agent/trixie-backports \
 	libc6 libglib2.0-0t64 libpcre2-8-0 liburing2 libudev1 libnuma1 libcap2 libatomic1 libffi8 zlib1g
-image debian
+for variant in debian "$@"; do
+	image "$variant"
+done
