@@ -133,7 +133,8 @@ func testsIn(dir string, idents map[string]string) (map[string][]string, error) 
 		}
 		for _, d := range file.Decls {
 			f, ok := d.(*ast.FuncDecl)
-			if !ok || f.Recv != nil || !strings.HasPrefix(f.Name.Name, "Test") {
+			// What is "test..." is run by one that is "Test...".
+			if !ok || f.Recv != nil || !strings.HasPrefix(strings.ToLower(f.Name.Name), "test") {
 				continue
 			}
 			mentioned := make(map[string]bool)
@@ -225,7 +226,8 @@ func addCaptures(tests map[string][]string, path string) error {
 			return err
 		}
 		for _, name := range named(c.Request) {
-			if test := replayedBy[c.Group]; !slices.Contains(tests[name], test) {
+			test, ok := replayedBy[c.Group]
+			if ok && !slices.Contains(tests[name], test) {
 				tests[name] = append(tests[name], test)
 			}
 		}
