@@ -32,8 +32,9 @@ func Need(tb testing.TB, images ...Image) {
 func Start(tb testing.TB, c Config) *Guest {
 	tb.Helper()
 	Need(tb, c.Image)
-	// The machine may be busy with other tests; three seconds are usual.
-	ctx, cancel := context.WithTimeout(tb.Context(), 2*time.Minute)
+	// The machine may be busy with other tests; three seconds are usual, and
+	// 25 with an image.
+	ctx, cancel := context.WithTimeout(tb.Context(), 5*time.Minute)
 	defer cancel()
 	g, err := Boot(ctx, c)
 	if err != nil {

@@ -30,7 +30,7 @@ security=${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
 # that of the file system; the image is sparse. idle names units that would be
 # started at every boot, and are for a test to start.
 packages='systemd-sysv udev dbus kmod libpam-systemd util-linux-extra tzdata iproute2
-	lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools'
+	fdisk lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools'
 size=2G
 idle=
 case $variant in

@@ -20,7 +20,10 @@ until [ -n "$root" ]; do
 done 2>/dev/null
 
 mkdir /mnt
-mount -t ext4 "$root" /mnt && cp -a --remove-destination /guest/. /mnt/ || exit 1
+mount -t ext4 "$root" /mnt || exit 1
+# cp would write into what a link leads to, and balk at one in the place of another.
+(cd /guest && find . ! -type d -print0) | (cd /mnt && xargs -0 rm -f)
+cp -a /guest/. /mnt/ || exit 1
 for dir in dev proc sys; do
 	mount -o move "/$dir" "/mnt/$dir"
 done
