@@ -1,0 +1,308 @@
+//go:build linux
+
+package debian
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+)
+
+// qmp runs a command of QEMU's monitor.
+func (g *guest) qmp(t *testing.T, command string, args any) json.RawMessage {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	r, err := g.QMP(ctx, command, args)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// await runs a script in the guest until it prints what is wanted.
+func (g *guest) await(t *testing.T, script, want string) {
+	t.Helper()
+	var got string
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if got = g.shell(t, script); got == want {
+			return
+		}
+	}
+	t.Fatalf("%s: got %q, want %q", script, got, want)
+}
+
+// plugProcessors plugs two processors in. This comes early: QEMU 7.2 aborts when
+// it has no room left for the translated code of another processor, of which
+// there is less the longer a guest has run.
+func (g *guest) plugProcessors(t *testing.T) {
+	t.Helper()
+	var slots []struct {
+		Type  string
+		Props map[string]any
+		Path  string `json:"qom-path"`
+	}
+	if err := json.Unmarshal(g.qmp(t, "query-hotpluggable-cpus", nil), &slots); err != nil {
+		t.Fatal(err)
+	}
+	plugged := 0
+	for _, s := range slots {
+		if s.Path == "" {
+			s.Props["driver"], s.Props["id"] = s.Type, fmt.Sprintf("cpu-%d", plugged)
+			g.qmp(t, "device_add", s.Props)
+			plugged++
+		}
+	}
+	if plugged != 2 {
+		t.Fatalf("plugged in %d processors, want 2", plugged)
+	}
+}
+
+// testVCPUs has each agent turn the processors on and off that were plugged in.
+func testVCPUs(t *testing.T, g *guest) {
+	const state = "nproc; cat /sys/devices/system/cpu/cpu[1-3]/online | tr '\\n' ' '"
+	g.await(t, state, "2\n1 0 0 ")
+	g.compare(t, command("guest-get-vcpus", ""))
+
+	g.each(func(name string, agent *host) {
+		for _, step := range []struct{ args, reply, state string }{
+			{`"vcpus":[{"logical-id":2,"online":true},{"logical-id":3,"online":true}]`, "2", "4\n1 1 1 "},
+			{`"vcpus":[{"logical-id":3,"online":true,"can-offline":false}]`, "1", "4\n1 1 1 "},
+			// What cannot be done ends it, and what was done before counts.
+			{`"vcpus":[{"logical-id":3,"online":false},{"logical-id":0,"online":false},{"logical-id":2,"online":false}]`, "1", "3\n1 1 0 "},
+			{`"vcpus":[{"logical-id":1,"online":false},{"logical-id":2,"online":false},{"logical-id":3,"online":false}]`, "3", "1\n0 0 0 "},
+			{`"vcpus":[{"logical-id":1,"online":true},{"logical-id":99,"online":true}]`, "1", "2\n1 0 0 "},
+			{`"vcpus":[]`, "0", "2\n1 0 0 "},
+		} {
+			request := command("guest-set-vcpus", step.args)
+			if r := agent.ask(t, request); r.String() != step.reply {
+				t.Errorf("%s: %s: got %v, want %s", name, request, r, step.reply)
+			}
+			if got := g.shell(t, state); got != step.state {
+				t.Errorf("%s: %s: the processors are %q, want %q", name, request, got, step.state)
+			}
+			g.compare(t, command("guest-get-vcpus", ""))
+		}
+	})
+}
+
+// testMemoryBlocks plugs memory in, which each agent turns on and off. The
+// kernel may not be able to do without a block any more, and says so.
+func testMemoryBlocks(t *testing.T, g *guest) {
+	const list = `cd /sys/devices/system/memory; for m in memory*; do echo "${m#memory} $(cat $m/state)"; done | sort -n | grep offline; true`
+	g.qmp(t, "object-add", map[string]any{"qom-type": "memory-backend-ram", "id": "memory", "size": 256 << 20})
+	g.qmp(t, "device_add", map[string]any{"driver": "pc-dimm", "id": "dimm", "memdev": "memory"})
+	g.await(t, list, "32 offline\n33 offline\n")
+	g.compare(t, command("guest-get-memory-blocks", ""))
+
+	set := func(online bool) string {
+		return command("guest-set-memory-blocks",
+			fmt.Sprintf(`"mem-blks":[{"phys-index":32,"online":%t},{"phys-index":33,"online":%[1]t}]`, online))
+	}
+	g.each(func(name string, agent *host) {
+		before := g.shell(t, "grep MemTotal /proc/meminfo")
+		r := agent.ask(t, set(true))
+		if want := `[{"phys-index":32,"response":"success"},{"phys-index":33,"response":"success"}]`; r.String() != want {
+			t.Errorf("%s: got %v, want %s", name, r, want)
+		}
+		if got := g.shell(t, list); got != "" {
+			t.Errorf("%s: these blocks are offline: %s", name, got)
+		}
+		if after := g.shell(t, "grep MemTotal /proc/meminfo"); after == before {
+			t.Errorf("%s: the system has as much memory as before: %s", name, after)
+		}
+		g.compare(t, command("guest-get-memory-blocks", ""))
+
+		// Twice online is no error.
+		if again := agent.ask(t, set(true)); again.String() != r.String() {
+			t.Errorf("%s: got %v, want %v", name, again, r)
+		}
+
+		r = agent.ask(t, set(false))
+		blocks, _ := r.Return.([]any)
+		if len(blocks) != 2 {
+			t.Fatalf("%s: got %v, want two blocks", name, r)
+		}
+		var offline string
+		for _, b := range blocks {
+			switch b := b.(map[string]any); b["response"] {
+			case "success":
+				offline += fmt.Sprintf("%v offline\n", b["phys-index"])
+			case "operation-failed":
+				const ebusy = "16"
+				if text(b["error-code"]) != ebusy {
+					t.Errorf("%s: got %v, want error %s at the most", name, text(b), ebusy)
+				}
+			default:
+				t.Errorf("%s: got %v", name, text(b))
+			}
+		}
+		if got := g.shell(t, list); got != offline {
+			t.Errorf("%s: these blocks are offline: %q, and by its reply %q", name, got, offline)
+		}
+		g.compare(t, command("guest-get-memory-blocks", ""))
+
+		// For the next one.
+		g.shell(t, "cd /sys/devices/system/memory; for m in 32 33; do echo offline >memory$m/state || exit 0; done")
+		if got := g.shell(t, list); got != "32 offline\n33 offline\n" {
+			t.Logf("%s: the kernel does without these blocks only: %q", name, got)
+		}
+	})
+}
+
+// testTime has each agent set both clocks, and the one by the other.
+func testTime(t *testing.T, g *guest) {
+	const clocks = "date +%s; cat /sys/class/rtc/rtc0/since_epoch"
+	check := func(name, what string, want int64) {
+		t.Helper()
+		var system, rtc int64
+		if _, err := fmt.Sscan(g.shell(t, clocks), &system, &rtc); err != nil {
+			t.Fatal(err)
+		}
+		// The guest is slow; what goes wrong is hours off, as a rule.
+		const slack = 30
+		for clock, got := range map[string]int64{"system": system, "hardware": rtc} {
+			if got < want || got > want+slack {
+				t.Errorf("%s: %s: the %s clock is at %d, want %d or a little later", name, what, clock, got, want)
+			}
+		}
+		if d := system - rtc; d < -1 || d > 1 {
+			t.Errorf("%s: %s: the clocks are %d s apart", name, what, d)
+		}
+		g.compare(t, command("guest-get-time", ""))
+	}
+	begin := time.Now()
+	summer := time.Date(2031, 7, 1, 12, 30, 15, 500_000_000, time.UTC)
+	winter := time.Date(2033, 1, 2, 3, 4, 5, 0, time.UTC)
+	g.each(func(name string, agent *host) {
+		for _, when := range []time.Time{summer, winter} {
+			r := agent.ask(t, command("guest-set-time", fmt.Sprintf(`"time":%d`, when.UnixNano())))
+			if r.String() != "{}" {
+				t.Errorf("%s: got %v", name, r)
+			}
+			check(name, "with an argument", when.Unix())
+		}
+		g.shell(t, "date -s @1900000000")
+		if r := agent.ask(t, command("guest-set-time", "")); r.String() != "{}" {
+			t.Errorf("%s: got %v", name, r)
+		}
+		check(name, "without", winter.Unix())
+
+		// A hardware clock that goes in local time, as with Windows besides.
+		g.shell(t, "printf '0.0 0 0.0\\n0\\nLOCAL\\n' >/etc/adjtime")
+		if r := agent.ask(t, command("guest-set-time", fmt.Sprintf(`"time":%d`, summer.UnixNano()))); r.String() != "{}" {
+			t.Errorf("%s: got %v", name, r)
+		}
+		var rtc int64
+		if _, err := fmt.Sscan(g.shell(t, "cat /sys/class/rtc/rtc0/since_epoch"), &rtc); err != nil {
+			t.Fatal(err)
+		}
+		const offset = 2 * 3600 // Berlin in summer
+		if d := rtc - offset - summer.Unix(); d < 0 || d > 30 {
+			t.Errorf("%s: the hardware clock is %d s from the local time", name, d)
+		}
+		g.shell(t, "date -s @1900000000")
+		if r := agent.ask(t, command("guest-set-time", "")); r.String() != "{}" {
+			t.Errorf("%s: got %v", name, r)
+		}
+		var now int64
+		if _, err := fmt.Sscan(g.shell(t, "date +%s"), &now); err != nil {
+			t.Fatal(err)
+		}
+		if d := now - summer.Unix(); d < 0 || d > 60 {
+			t.Errorf("%s: from the hardware clock in local time: %d s off", name, d)
+		}
+		g.shell(t, "rm /etc/adjtime")
+	})
+	g.shell(t, fmt.Sprintf("date -s @%d; hwclock -w", begin.Unix()))
+}
+
+// testPassword has each agent change a password, and asks PAM about it.
+func testPassword(t *testing.T, g *guest) {
+	const hash = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/"
+	shadow := func() string { return g.shell(t, "grep ^alice: /etc/shadow | cut -d: -f2") }
+	set := func(agent *host, password string, crypted bool) {
+		t.Helper()
+		r := agent.ask(t, command("guest-set-user-password", fmt.Sprintf(
+			`"username":"alice","password":%q,"crypted":%t`, base64.StdEncoding.EncodeToString([]byte(password)), crypted)))
+		if r.String() != "{}" {
+			t.Errorf("got %v", r)
+		}
+	}
+	var before string
+	g.each(func(name string, agent *host) {
+		for _, password := range []string{"secret", "with:colon and space", "päßword ☃"} {
+			set(agent, password+name, false)
+			if now := shadow(); !strings.HasPrefix(now, "$y$") || now == before {
+				t.Errorf("%s: in /etc/shadow is %q", name, now)
+			}
+			before = shadow()
+			if r := g.shell(t, "printf '%s\\0' '"+password+name+"' | unix_chkpwd alice nullok; echo $?"); r != "0\n" {
+				t.Errorf("%s: the password is not the one that was set: %s", name, r)
+			}
+		}
+		set(agent, hash, true)
+		if now := strings.TrimSpace(shadow()); now != hash {
+			t.Errorf("%s: in /etc/shadow is %q, want %q", name, now, hash)
+		}
+		if got := g.shell(t, "stat -c '%a %U:%G' /etc/shadow"); got != "640 root:shadow\n" {
+			t.Errorf("%s: /etc/shadow is %q", name, got)
+		}
+	})
+}
+
+// testKeys has each agent do the same to the keys of the same user, and
+// compares what it leaves behind.
+func testKeys(t *testing.T, g *guest) {
+	for _, step := range []struct {
+		before, command, args string
+	}{
+		{"", "guest-ssh-get-authorized-keys", ""},
+		{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa AAA a"]`},
+		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa AAA a","ssh-rsa BBB b","ssh-rsa AAA a"]`},
+		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa BBB b","ssh-rsa CCC c"]`},
+		{"", "guest-ssh-get-authorized-keys", ""},
+		{"chmod 644 $f; printf '# mine\\n\\ncommand=\"a b\",no-pty ssh-rsa FFF f\\r\\n  ssh-rsa DDD d' >$f", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa EEE e"]`},
+		{"", "guest-ssh-get-authorized-keys", ""},
+		{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa DDD d","ssh-rsa EEE"]`},
+		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa GGG g"],"reset":true`},
+		{"", "guest-ssh-add-authorized-keys", `"keys":[],"reset":true`},
+		{"mv $d ~alice/elsewhere; ln -s elsewhere $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa HHH h"]`},
+		{"rm $d; mkdir -m 755 $d; chown root: $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa III i"]`},
+		{"rm -rf $d; mkdir $d; ln -s /etc/shadow $f; chown -h alice: $d $f", "guest-ssh-get-authorized-keys", ""},
+		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa JJJ j"]`},
+		{"rm -rf $d; mkdir /root/there; ln -s /root/there $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa KKK k"]`},
+		{"rm -rf $d; echo file >$d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa LLL l"]`},
+		{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa LLL l"]`},
+	} {
+		args := `"username":"alice"`
+		if step.args != "" {
+			args += "," + step.args
+		}
+		request := command(step.command, args)
+		const names = "d=/home/alice/.ssh; f=$d/authorized_keys; "
+		// What it was before, for the second agent to find the same.
+		g.shell(t, names+step.before)
+		g.shell(t, "rm -rf /root/saved; mkdir /root/saved; cp -a /home/alice /etc/shadow /root/saved; cp -a /root/there /root/saved 2>/dev/null; true")
+		var replies, left [2]string
+		i := 0
+		g.each(func(_ string, agent *host) {
+			g.shell(t, "rm -rf /home/alice; cp -a /root/saved/alice /home/; if [ -d /root/there ]; then rm -rf /root/there; cp -a /root/saved/there /root/; fi")
+			replies[i] = plain(agent.ask(t, request))
+			// A blank line and the end of the last line are where the agents differ.
+			left[i] = g.shell(t, "cd /home/alice; find . /root/there -printf '%p %y %m %U:%G %l\\n' 2>/dev/null | sort; grep -hv '^$' .ssh/authorized_keys | cat -A; cmp /etc/shadow /root/saved/shadow")
+			i++
+		})
+		if replies[0] != replies[1] {
+			t.Errorf("%s: got %s, want %s", request, replies[1], replies[0])
+		}
+		if left[0] != left[1] {
+			t.Errorf("%s: left behind\n%s, want\n%s", request, left[1], left[0])
+		}
+	}
+	g.shell(t, "rm -rf /home/alice/.ssh /root/there /root/saved")
+}
