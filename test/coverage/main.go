@@ -45,12 +45,12 @@ func write(w io.Writer, root string) error {
 	if err != nil {
 		return err
 	}
-	guest, err := testsIn(filepath.Join(root, "test/guest"), idents)
+	guest, err := testsInGuests(filepath.Join(root, "test"), idents)
 	if err != nil {
 		return err
 	}
-	beside, err := testsIn(filepath.Join(root, "test/sidebyside"), idents)
-	if err != nil {
+	beside := make(map[string][]string)
+	if err := addTests(beside, filepath.Join(root, "test/sidebyside"), idents); err != nil {
 		return err
 	}
 	if err := addCaptures(beside, filepath.Join(root, "test/sidebyside/testdata/cases.jsonl")); err != nil {
@@ -83,7 +83,7 @@ answers one that it lacks: class CommandNotFound, "The command ... has not been
 found".
 
 The last two columns name the tests that call the command: beside the C agent,
-with the replies compared, and through the virtio-serial port of a real guest.
+with the replies compared, and in a real guest.
 
 | command | since | Linux | Windows | FreeBSD | beside the C agent | in a real guest |
 |---|---|---|---|---|---|---|
@@ -100,7 +100,14 @@ func state(i qga.Info, s qga.System, offered bool) string {
 	}
 }
 
-func list(tests []string) string { return strings.Join(tests, ", ") }
+// list names some of the tests; of a few commands all of them make use.
+func list(tests []string) string {
+	const most = 4
+	if more := len(tests) - most; more > 1 {
+		return fmt.Sprintf("%s and %d more", strings.Join(tests[:most], ", "), more)
+	}
+	return strings.Join(tests, ", ")
+}
 
 // offered asks the agent for the commands that it has.
 func offered(root string) (map[string]bool, error) {
@@ -118,50 +125,155 @@ func offered(root string) (map[string]bool, error) {
 	return commands, nil
 }
 
-// testsIn returns, by command, the tests in dir whose source mentions it: its
-// descriptor, of which idents has the identifiers, or its name in a string.
-func testsIn(dir string, idents map[string]string) (map[string][]string, error) {
-	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+// testsInGuests returns, by command, the tests below dir that call it in a guest:
+// those of packages that boot one.
+func testsInGuests(dir string, idents map[string]string) (map[string][]string, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*/*_test.go"))
 	if err != nil {
 		return nil, err
 	}
-	calls := make(map[string][]string)
+	var packages []string
 	for _, path := range files {
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
 		if err != nil {
 			return nil, err
 		}
+		if pkg := filepath.Dir(path); boots(file) && !slices.Contains(packages, pkg) {
+			packages = append(packages, pkg)
+		}
+	}
+	calls := make(map[string][]string)
+	for _, pkg := range packages {
+		if err := addTests(calls, pkg, idents); err != nil {
+			return nil, err
+		}
+	}
+	return calls, nil
+}
+
+// boots tells whether a file has a guest booted by package vm.
+func boots(file *ast.File) (found bool) {
+	ast.Inspect(file, func(n ast.Node) bool {
+		if s, ok := n.(*ast.SelectorExpr); ok && (s.Sel.Name == "Start" || s.Sel.Name == "Boot") {
+			x, ok := s.X.(*ast.Ident)
+			found = found || ok && x.Name == "vm"
+		}
+		return !found
+	})
+	return found
+}
+
+// A node is a function, a method or a variable of a package of tests.
+type node struct {
+	commands map[string]bool   // whose descriptors or names it mentions
+	uses     map[string]bool   // what it mentions besides
+	subtests map[string]string // from the names of its tests within to their functions
+}
+
+// addTests adds, by command, the tests in dir whose source mentions it, or that
+// of a function or variable which they use. Of the tests that a test has within
+// it, each counts by itself.
+func addTests(calls map[string][]string, dir string, idents map[string]string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*_test.go"))
+	if err != nil {
+		return err
+	}
+	nodes := make(map[string]*node)
+	for _, path := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.SkipObjectResolution)
+		if err != nil {
+			return err
+		}
 		for _, d := range file.Decls {
-			f, ok := d.(*ast.FuncDecl)
-			// What is "test..." is run by one that is "Test...".
-			if !ok || f.Recv != nil || !strings.HasPrefix(strings.ToLower(f.Name.Name), "test") {
-				continue
-			}
-			mentioned := make(map[string]bool)
-			ast.Inspect(f, func(n ast.Node) bool {
-				switch n := n.(type) {
-				case *ast.SelectorExpr:
-					if x, ok := n.X.(*ast.Ident); ok && x.Name == "qga" && idents[n.Sel.Name] != "" {
-						mentioned[idents[n.Sel.Name]] = true
-					}
-				case *ast.BasicLit:
-					if n.Kind == token.STRING {
-						for _, name := range named(n.Value) {
-							mentioned[name] = true
+			switch d := d.(type) {
+			case *ast.FuncDecl:
+				nodes[d.Name.Name] = newNode(d, idents)
+			case *ast.GenDecl:
+				for _, s := range d.Specs {
+					if v, ok := s.(*ast.ValueSpec); ok {
+						for _, name := range v.Names {
+							nodes[name.Name] = newNode(v, idents)
 						}
 					}
 				}
-				return true
-			})
-			for name := range maps.Keys(mentioned) {
-				calls[name] = append(calls[name], f.Name.Name)
 			}
 		}
+	}
+
+	add := func(test, from string) {
+		for command := range reached(nodes, from) {
+			if !slices.Contains(calls[command], test) {
+				calls[command] = append(calls[command], test)
+			}
+		}
+	}
+	for name, n := range nodes {
+		if !strings.HasPrefix(name, "Test") {
+			continue
+		}
+		for subtest, function := range n.subtests {
+			if nodes[function] != nil {
+				delete(n.uses, function)
+				add(name+"/"+strings.ReplaceAll(subtest, " ", "_"), function)
+			}
+		}
+		add(name, name)
 	}
 	for _, tests := range calls {
 		slices.Sort(tests)
 	}
-	return calls, nil
+	return nil
+}
+
+func newNode(decl ast.Node, idents map[string]string) *node {
+	n := &node{make(map[string]bool), make(map[string]bool), make(map[string]string)}
+	ast.Inspect(decl, func(e ast.Node) bool {
+		switch e := e.(type) {
+		case *ast.SelectorExpr:
+			if x, ok := e.X.(*ast.Ident); ok && x.Name == "qga" && idents[e.Sel.Name] != "" {
+				n.commands[idents[e.Sel.Name]] = true
+			}
+		case *ast.Ident:
+			n.uses[e.Name] = true
+		case *ast.BasicLit:
+			if e.Kind == token.STRING {
+				for _, name := range named(e.Value) {
+					n.commands[name] = true
+				}
+			}
+		case *ast.CompositeLit: // {"name", function}
+			if len(e.Elts) != 2 {
+				break
+			}
+			name, ok := e.Elts[0].(*ast.BasicLit)
+			function, isIdent := e.Elts[1].(*ast.Ident)
+			if ok && isIdent && name.Kind == token.STRING {
+				n.subtests[strings.Trim(name.Value, `"`)] = function.Name
+			}
+		}
+		return true
+	})
+	return n
+}
+
+// reached returns the commands that a node mentions, itself or through others.
+func reached(nodes map[string]*node, name string) map[string]bool {
+	commands := make(map[string]bool)
+	seen := make(map[string]bool)
+	var visit func(string)
+	visit = func(name string) {
+		n := nodes[name]
+		if n == nil || seen[name] {
+			return
+		}
+		seen[name] = true
+		maps.Copy(commands, n.commands)
+		for used := range n.uses {
+			visit(used)
+		}
+	}
+	visit(name)
+	return commands
 }
 
 // named returns the commands that a text names as a whole word.
@@ -212,7 +324,9 @@ func descriptors(dir string) (map[string]string, error) {
 
 // addCaptures adds the commands of the captures to the tests that replay them.
 func addCaptures(tests map[string][]string, path string) error {
-	replayedBy := map[string]string{"wire": "TestWire", "rpc-lists": "TestLists", "commands": "TestFilesAndExec"}
+	replayedBy := map[string]string{
+		"wire": "TestWire", "rpc-lists": "TestLists", "commands": "TestFilesAndExec", "freeze": "TestFreeze",
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return err
@@ -226,8 +340,7 @@ func addCaptures(tests map[string][]string, path string) error {
 			return err
 		}
 		for _, name := range named(c.Request) {
-			test, ok := replayedBy[c.Group]
-			if ok && !slices.Contains(tests[name], test) {
+			if test, ok := replayedBy[c.Group]; ok && !slices.Contains(tests[name], test) {
 				tests[name] = append(tests[name], test)
 			}
 		}
