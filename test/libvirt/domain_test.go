@@ -73,7 +73,10 @@ func (h *host) newDomain(t *testing.T, name string, agent vm.Program) *domain {
 		Agents:  []vm.Agent{{Program: agent, Port: vm.AgentPort}},
 		Modules: modules,
 		Start:   start,
+		// What shuts down a guest asks its init, and a shell does not listen.
+		KernelArgs: []string{"rdinit=/bin/init"},
 		Files: map[string]vm.File{
+			"/etc/inittab":  {Data: "::once:/init\n"},
 			"/etc/passwd":   {Data: "root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/home/alice:/bin/sh\n"},
 			"/etc/group":    {Data: "root:x:0:\nalice:x:1000:\n"},
 			"/etc/shadow":   {Data: "root:*:20000:0:99999:7:::\nalice:*:20000:0:99999:7:::\n", Mode: 0o600},
@@ -202,6 +205,13 @@ func (l *eventLog) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(p)
+}
+
+// count returns how many events of a kind there have been.
+func (l *eventLog) count(kind string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), "event '"+kind+"'")
 }
 
 // ofAgent returns the states that the agent was in, "connected" and

@@ -58,8 +58,7 @@ func (s step) counting(what func(string) string) step    { s.what = what; return
 func (s step) settling(f func(*domain, *testing.T)) step { s.settle = f; return s }
 func (s step) leaving(after string) step                 { s.after = after; return s }
 
-// TestVirsh has libvirt do what it can do with an agent, but for what ends the
-// guest.
+// TestVirsh has libvirt do what it can do with an agent.
 func TestVirsh(t *testing.T) {
 	h := newHost(t)
 	begin := time.Now()
@@ -68,7 +67,7 @@ func TestVirsh(t *testing.T) {
 	ours.awaitAgent(t)
 	t.Logf("guests with their agents were up after %.1f s", time.Since(begin).Seconds())
 
-	for _, s := range steps(h, t) {
+	compare := func(s step) {
 		name := "script"
 		if len(s.args) > 0 {
 			name = s.args[0]
@@ -80,9 +79,14 @@ func TestVirsh(t *testing.T) {
 			}
 		})
 	}
+	for _, s := range steps(h, t) {
+		compare(s)
+	}
 	if got, want := ours.events.ofAgent(), c.events.ofAgent(); !slices.Equal(got, want) {
 		t.Errorf("libvirt saw our agent %q, want %q", got, want)
 	}
+	// Whether libvirt still sees an agent go is up to how soon its guest has gone.
+	compare(virsh("shutdown", "--mode", "agent").settling(awaitEnd))
 }
 
 func steps(h *host, t *testing.T) []step {
@@ -184,6 +188,9 @@ func steps(h *host, t *testing.T) []step {
 		script("(sleep 1; kill $(cat /run/vm/" + vm.AgentPort + ".pid)) >/dev/null 2>&1 &"),
 		{settle: awaitAnotherAgent},
 		virsh("domhostname", "--source", "agent").saying("guest"),
+
+		virsh("reboot", "--mode", "agent").settling(awaitReboot),
+		virsh("domhostname", "--source", "agent").saying("guest"),
 	}
 }
 
@@ -234,6 +241,23 @@ func awaitAnotherAgent(d *domain, t *testing.T) {
 	t.Helper()
 	eventually(t, "another agent of "+d.name, func() bool { return d.events.connections() > d.agents })
 	d.awaitAgent(t)
+}
+
+// awaitReboot waits until the guest has begun anew and has its agent again.
+func awaitReboot(d *domain, t *testing.T) {
+	t.Helper()
+	eventually(t, d.name+" to reboot", func() bool { return d.events.count("reboot") > 0 })
+	awaitAnotherAgent(d, t)
+}
+
+// awaitEnd waits until the guest, which libvirt knows only while it runs, has
+// ended.
+func awaitEnd(d *domain, t *testing.T) {
+	t.Helper()
+	eventually(t, d.name+" to end", func() bool {
+		names, err := d.virsh("list", "--all", "--name")
+		return err == nil && !slices.Contains(strings.Fields(names), d.name)
+	})
 }
 
 // near returns a function that tells whether a time that virsh prints is that
