@@ -5,10 +5,11 @@
 #
 # Four kinds of things, each left alone when it is there already:
 #
-#   - the programs QEMU, libvirt and the C compiler (for the race detector), by
-#     apt, and a Go where there is none, from the module proxy;
+#   - the programs QEMU, libvirt, those that make and check file systems and the
+#     C compiler (for the race detector), by apt, and a Go where there is none,
+#     from the module proxy;
 #   - what a guest is made of: a Debian cloud kernel with its modules, a
-#     static busybox;
+#     static busybox, the logical volume manager;
 #   - two builds of QEMU's own agent to compare with;
 #   - a Debian system for guests, which only root can build: without it, tests
 #     that need it are skipped.
@@ -23,6 +24,7 @@
 #
 #   kernel/vmlinuz  kernel/modules/   Debian 12's cloud kernel
 #   busybox                           static
+#   lvm/                              lvm, dmsetup and lib/, the loader among them
 #   c-agent-7/  c-agent-11/           qemu-ga and lib/, its loader among them
 #   qemu-ga-c7  qemu-ga-c11           scripts that run these agents
 #   debian/                           see vm/debian/build.sh; so are the images
@@ -73,11 +75,13 @@ programs() {
 	have virsh && { have libvirtd || [ -x /usr/sbin/libvirtd ]; } ||
 		missing="$missing libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu"
 	have gcc || missing="$missing gcc libc6-dev"
+	have mkfs.ext4 || missing="$missing e2fsprogs"
+	have mkfs.xfs || missing="$missing xfsprogs"
+	have mkfs.btrfs || missing="$missing btrfs-progs"
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
 		missing="$missing debian-archive-keyring"
 	if [ "$(id -u)" = 0 ]; then # for build.sh
 		have debootstrap || missing="$missing debootstrap"
-		have mkfs.ext4 || missing="$missing e2fsprogs"
 		have xz || missing="$missing xz-utils"
 	fi
 	have_go || have curl || missing="$missing curl ca-certificates"
@@ -140,6 +144,11 @@ fetch() {
 	rm -r "$work/deb"
 }
 
+# libraries FROM INTO copies the shared libraries of unpacked packages.
+libraries() {
+	find "$1" -path '*/x86_64-linux-gnu/*' -name '*.so*' ! -path '*/gconv/*' -exec cp -P {} "$2/" \;
+}
+
 kernel() {
 	[ -e "$cache/kernel/vmlinuz" ] && return
 	index bookworm
@@ -162,6 +171,20 @@ busybox() {
 	say "fetching busybox-static"
 	fetch bookworm "$work/busybox" busybox-static
 	mv "$work/busybox/bin/busybox" "$cache/busybox"
+}
+
+lvm() {
+	[ -e "$cache/lvm" ] && return
+	index bookworm
+	say "fetching lvm2"
+	fetch bookworm "$work/lvm" lvm2 dmsetup libdevmapper1.02.1 libdevmapper-event1.02.1 \
+		libc6 libaio1 libblkid1 libbsd0 libcap2 libedit2 libgcrypt20 libgpg-error0 liblz4-1 liblzma5 \
+		libmd0 libpcre2-8-0 libselinux1 libsystemd0 libtinfo6 libudev1 libzstd1
+	mkdir -p "$work/lvm.new/lib"
+	mv "$work/lvm/sbin/lvm" "$work/lvm/sbin/dmsetup" "$work/lvm.new/"
+	libraries "$work/lvm" "$work/lvm.new/lib"
+	rm -r "$work/lvm"
+	mv "$work/lvm.new" "$cache/lvm"
 }
 
 golang() {
@@ -189,8 +212,7 @@ agent() {
 	new=$work/c-agent-$number
 	mkdir -p "$new/lib"
 	mv "$work/agent/usr/sbin/qemu-ga" "$new/qemu-ga"
-	find "$work/agent" -path '*/x86_64-linux-gnu/*' -name '*.so*' ! -path '*/gconv/*' \
-		-exec cp -P {} "$new/lib/" \;
+	libraries "$work/agent" "$new/lib"
 	rm -r "$work/agent"
 	rm -rf "$cache/c-agent-$number"
 	mv "$new" "$cache/c-agent-$number"
@@ -238,7 +260,7 @@ image() {
 recipe=$(cd "$(dirname "$0")" && pwd)/vm/debian/build.sh
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
-PATH=$cache/go/bin:$PATH:/usr/local/go/bin
+PATH=$cache/go/bin:$PATH:/usr/local/go/bin:/usr/sbin:/sbin
 exec 9>"$cache/lock"
 flock 9
 work=$cache/work
@@ -250,6 +272,7 @@ trap 'exit 1' INT TERM
 programs
 kernel
 busybox
+lvm
 golang
 agent 7 bookworm qemu-guest-agent \
 	libc6 libglib2.0-0 libpcre2-8-0 liburing2 libudev1 libnuma1 libcap2

@@ -40,6 +40,12 @@ func CAgentCommand(version int) string {
 	return cached("qemu-ga-c" + strconv.Itoa(version))
 }
 
+// LVM returns a program of the logical volume manager, "lvm" or "dmsetup". In
+// a guest that is no image there is no udev for them to wait for.
+func LVM(name string) Program {
+	return Program{Path: cached("lvm", name), Lib: cached("lvm", "lib")}
+}
+
 // Check returns an error that says what guests need, and those with these
 // images, and this machine lacks, nil if nothing.
 func Check(images ...Image) error {
@@ -47,7 +53,7 @@ func Check(images ...Image) error {
 	if _, err := exec.LookPath(qemu); err != nil {
 		errs = append(errs, err)
 	}
-	for _, name := range []string{"kernel/vmlinuz", "kernel/modules", "busybox", "c-agent-11/qemu-ga"} {
+	for _, name := range []string{"kernel/vmlinuz", "kernel/modules", "busybox", "lvm/lvm", "c-agent-11/qemu-ga"} {
 		if _, err := os.Stat(cached(name)); err != nil {
 			errs = append(errs, err)
 		}

@@ -4,6 +4,7 @@ package vm
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/exec"
 	"path"
@@ -12,11 +13,26 @@ import (
 	"time"
 )
 
-// Need skips a test where guests cannot be booted, or not with these images; with BELLHOP_VM=required in
-// the environment, as continuous integration has it, the test fails instead.
+// Need skips a test where guests cannot be booted, or not with these images;
+// with BELLHOP_VM=required in the environment, as continuous integration has it,
+// the test fails instead.
 func Need(tb testing.TB, images ...Image) {
 	tb.Helper()
-	err := Check(images...)
+	need(tb, Check(images...))
+}
+
+// NeedPrograms does the same where programs are missing on the host.
+func NeedPrograms(tb testing.TB, names ...string) {
+	tb.Helper()
+	for _, name := range names {
+		if _, err := exec.LookPath(name); err != nil {
+			need(tb, fmt.Errorf("not all that the test needs is here, please run make setup: %w", err))
+		}
+	}
+}
+
+func need(tb testing.TB, err error) {
+	tb.Helper()
 	switch {
 	case err == nil:
 	case os.Getenv("BELLHOP_VM") == "required":
