@@ -47,6 +47,11 @@ test: setup race ## run all tests: under the race detector, beside the C agent, 
 race: ## run the unit tests under the race detector
 	go test -race $$(go list ./... | grep -v -e /test/ -e /bench)
 
+# The tests do the same 200 times; this takes its time.
+.PHONY: freezes
+freezes: setup ## freeze and thaw a guest under load, 1,000 times
+	go test -timeout 1h ./test/freeze -run TestCycles -v -cycles 1000
+
 # ST1005 wants errors to begin in lower case; those that go over the wire begin
 # as the C agent has them.
 .PHONY: lint
