@@ -8,6 +8,8 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -244,6 +246,34 @@ func (d *datagram) Close() error {
 	return unix.Close(fd)
 }
 
+// zone is about the system's time zone.
+var zone struct {
+	find  sync.Once
+	known atomic.Bool
+}
+
+// local returns t in the system's time zone. Package time looks into a file for
+// that, which may be a pipe or on a server that is gone, and a log must not wait
+// for it: where it takes too long, the time is in UTC.
+func local(t time.Time) time.Time {
+	zone.find.Do(func() {
+		done := make(chan struct{})
+		go func() {
+			_, _ = time.Now().Local().Zone()
+			zone.known.Store(true)
+			close(done)
+		}()
+		select {
+		case <-done:
+		case <-time.After(patience):
+		}
+	})
+	if !zone.known.Load() {
+		return t.UTC()
+	}
+	return t.Local()
+}
+
 // facilityUser is syslog's facility of user programs, as in a priority.
 const facilityUser = 1 << 3
 
@@ -253,7 +283,7 @@ func appendSyslog(b []byte, t time.Time, level Level, text []byte) []byte {
 	b = append(b, '<')
 	b = strconv.AppendInt(b, int64(facilityUser|level.severity()), 10)
 	b = append(b, '>')
-	b = t.Local().AppendFormat(b, time.Stamp)
+	b = local(t).AppendFormat(b, time.Stamp)
 	b = append(b, " "+ident+": "...)
 	b = append(b, level.String()...)
 	b = append(b, ": "...)
@@ -270,6 +300,6 @@ func appendJournal(b []byte, t time.Time, level Level, text []byte) []byte {
 	b = append(b, "\nPRIORITY="...)
 	b = strconv.AppendInt(b, int64(level.severity()), 10)
 	b = append(b, "\nSYSLOG_IDENTIFIER="+ident+"\nSYSLOG_TIMESTAMP="...)
-	b = t.Local().AppendFormat(b, time.Stamp)
+	b = local(t).AppendFormat(b, time.Stamp)
 	return append(b, '\n')
 }

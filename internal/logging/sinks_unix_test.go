@@ -3,9 +3,11 @@
 package logging
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -15,7 +17,7 @@ import (
 )
 
 var (
-	testTime = time.Date(2026, 1, 2, 3, 4, 5, 6_000, time.Local)
+	testTime = time.Unix(1767323045, 6_000)
 	testLine = fmt.Sprintf("%d.000006: critical: text\n", testTime.Unix())
 )
 
@@ -187,8 +189,8 @@ func TestSyslogAndJournal(t *testing.T) {
 		sink Sink
 		want string
 	}{
-		{Syslog(), "<14>Jan  2 03:04:05 qemu-ga: info: guest-ping called"},
-		{Journal(), "MESSAGE=guest-ping called\nPRIORITY=6\nSYSLOG_IDENTIFIER=qemu-ga\nSYSLOG_TIMESTAMP=Jan  2 03:04:05\n"},
+		{Syslog(), "<14>" + testTime.Format(time.Stamp) + " qemu-ga: info: guest-ping called"},
+		{Journal(), "MESSAGE=guest-ping called\nPRIORITY=6\nSYSLOG_IDENTIFIER=qemu-ga\nSYSLOG_TIMESTAMP=" + testTime.Format(time.Stamp) + "\n"},
 	} {
 		path := filepath.Join(t.TempDir(), "socket")
 		d := tt.sink.(*datagram)
@@ -251,5 +253,30 @@ func BenchmarkAudit(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		l.Auditf("guest-ping called")
+	}
+}
+
+// TestZoneThatWaits writes to syslog where the time zone is in a pipe. Package
+// time looks for it once, so this takes a process of its own.
+func TestZoneThatWaits(t *testing.T) {
+	if os.Getenv("TEST_ZONE_THAT_WAITS") != "" {
+		for range 2 {
+			got := string(appendSyslog(nil, testTime, Info, []byte("text")))
+			if want := "<14>" + testTime.UTC().Format(time.Stamp) + " qemu-ga: info: text"; got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+		return
+	}
+	pipe := filepath.Join(t.TempDir(), "zone")
+	if err := unix.Mkfifo(pipe, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestZoneThatWaits$")
+	cmd.Env = append(os.Environ(), "TZ=:"+pipe, "TEST_ZONE_THAT_WAITS=yes")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
 	}
 }
