@@ -40,8 +40,8 @@ type guest struct {
 	c, ours *host
 }
 
-// TestDebian boots one guest for many tests, which run in order.
-func TestDebian(t *testing.T) {
+// TestTwoAgents boots one guest for many tests, which run in order.
+func TestTwoAgents(t *testing.T) {
 	vm.Need(t, vm.Debian)
 	g := boot(t)
 	for _, tt := range []struct {

@@ -31,6 +31,7 @@ var inspections = []string{
 	"guest-get-host-name",
 	"guest-get-timezone",
 	"guest-get-users",
+	"guest-fsfreeze-status",
 	"guest-get-devices",
 }
 
