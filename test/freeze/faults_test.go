@@ -11,8 +11,6 @@ import (
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/bellhop-vm/bellhop/test/vm"
 )
 
 // A trial is what happens to a machine, told in lines that can be compared
@@ -59,7 +57,7 @@ func (f *trial) next() {
 		return
 	}
 	freeze, thaw := f.machine.freeze(f.t), f.machine.thaw(f.t)
-	if freeze != frozen() || thaw != frozen() {
+	if freeze != f.frozen || thaw != f.frozen {
 		f.tell("next freeze and thaw: %s, %s", freeze, thaw)
 	}
 	if written := f.writable(f.t, soon); len(written) != len(names) {
@@ -654,23 +652,21 @@ var faults = []fault{
 // TestFaults lets things go wrong with freezes. Each time all file systems have
 // to be writable again, and the next freeze has to work.
 func TestFaults(all *testing.T) {
-	vm.Need(all)
-	vm.NeedPrograms(all, programs...)
 	var m *machine
 	for _, fault := range faults {
 		ok := all.Run(fault.name, func(t *testing.T) {
 			want := fault.ours
-			if *agent == "c" {
+			if *agent == cAgent {
 				if want = fault.c; want == "" {
 					t.Skip("QEMU's agent has no such thing")
 				}
 			}
 			// QEMU's agent leaves little behind that works.
 			switch {
-			case *agent == "c":
-				m = boot(t, fault.tricky)
+			case *agent == cAgent:
+				m = boot(t, cAgent, fault.tricky)
 			case m == nil:
-				m = boot(all, true)
+				m = boot(all, *agent, true)
 			}
 			m.shell(t, "mkdir -p /data/ext4/state /data/lvm/state /data/tmpfs/state")
 			m.start(t, fault.bellhop, fault.args...)
@@ -686,7 +682,7 @@ func TestFaults(all *testing.T) {
 			m = nil // the next one shall not suffer from it
 		}
 	}
-	if m == nil || *agent == "c" {
+	if m == nil || *agent == cAgent {
 		return
 	}
 	if out := m.shell(all, "dmesg | grep -e Oops -e BUG: -e WARNING: -e 'blocked for more'; true"); out != "" {

@@ -22,36 +22,35 @@ import (
 	"time"
 
 	"github.com/bellhop-vm/bellhop/qga"
-	"github.com/bellhop-vm/bellhop/test/vm"
 )
 
 const configPath = "/etc/qemu/qemu-ga.conf"
 
+// The agents that can be tested.
+const (
+	ours   = "ours"
+	cAgent = "c"
+)
+
 var (
-	agent  = flag.String("agent", "ours", "the agent under test: ours or c")
+	agent  = flag.String("agent", ours, "the agent for TestFaults and TestCycles: ours or c")
 	cycles = flag.Int("cycles", 200, "how often TestCycles freezes and thaws")
 )
 
-// frozen is how many file systems the agent freezes. QEMU's agent freezes
-// read-only ones, too.
-func frozen() string {
-	if *agent == "c" {
-		return "6"
-	}
-	return "5"
+// TestSnapshot takes what a host takes as a snapshot: copies of the disks, while
+// they are frozen and something in the guest wants to write to them. It does so
+// with either agent.
+func TestSnapshot(t *testing.T) {
+	t.Run("ours", func(t *testing.T) { testSnapshot(t, boot(t, ours, true)) })
+	t.Run("C", func(t *testing.T) { testSnapshot(t, boot(t, cAgent, false)) })
 }
 
-// TestSnapshot takes what a host takes as a snapshot: copies of the disks, while
-// they are frozen and something in the guest wants to write to them.
-func TestSnapshot(t *testing.T) {
-	vm.Need(t)
-	vm.NeedPrograms(t, programs...)
-	m := boot(t, *agent == "ours")
+func testSnapshot(t *testing.T, m *machine) {
 	m.start(t, "")
 	before := m.acked(t)
 
-	if got := m.freeze(t); got != frozen() {
-		t.Fatalf("freeze: %s, want %s", got, frozen())
+	if got := m.freeze(t); got != m.frozen {
+		t.Fatalf("freeze: %s, want %s", got, m.frozen)
 	}
 	// These are to succeed, but not before thaw.
 	m.shell(t, "for n in %s; do touch /data/$n/after & done >/dev/null 2>&1", list(names))
@@ -75,8 +74,8 @@ func TestSnapshot(t *testing.T) {
 	}
 	disks := m.copyDisks(t)
 	m.stalled(t)
-	if got := m.thaw(t); got != frozen() {
-		t.Errorf("thaw: %s, want %s", got, frozen())
+	if got := m.thaw(t); got != m.frozen {
+		t.Errorf("thaw: %s, want %s", got, m.frozen)
 	}
 	m.progress(t)
 	m.shell(t, "cd /data; for n in %s; do until [ -e $n/after ]; do sleep 0.1; done; rm $n/after; done", list(names))
@@ -92,15 +91,11 @@ func TestSnapshot(t *testing.T) {
 			t.Errorf("%s: the snapshot has %d records, %d were acknowledged", name, n, acked[name])
 		}
 	}
-
-	m.powerFails(t)
 }
 
 // TestCycles freezes and thaws again and again while the writer writes.
 func TestCycles(t *testing.T) {
-	vm.Need(t)
-	vm.NeedPrograms(t, programs...)
-	m := boot(t, *agent == "ours")
+	m := boot(t, *agent, *agent == ours)
 	m.start(t, "")
 	before := m.acked(t)
 	begin := time.Now()
@@ -108,8 +103,8 @@ func TestCycles(t *testing.T) {
 	for i := range *cycles {
 		began := time.Now()
 		freeze, thaw := m.freeze(t), m.thaw(t)
-		if freeze != frozen() || thaw != frozen() {
-			t.Fatalf("cycle %d: freeze and thaw got %s and %s, want %s", i+1, freeze, thaw, frozen())
+		if freeze != m.frozen || thaw != m.frozen {
+			t.Fatalf("cycle %d: freeze and thaw got %s and %s, want %s", i+1, freeze, thaw, m.frozen)
 		}
 		longest = max(longest, time.Since(began))
 		if (i+1)%100 == 0 || i+1 == *cycles {

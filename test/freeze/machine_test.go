@@ -31,8 +31,9 @@ var names = []string{"btrfs", "ext4", "loop", "lvm", "xfs"}
 // that writes to those that can be frozen.
 type machine struct {
 	*vm.Guest
-	disks string // directory of the images
-	agent *client.Client
+	disks  string // directory of the images
+	agent  *client.Client
+	frozen string // how many file systems the agent freezes
 }
 
 // layout mounts everything. What is on the disks was made on the host.
@@ -124,13 +125,25 @@ func addWriter(t *testing.T, c *vm.Config) {
 	c.Programs["/bin/writer"] = vm.Build(t, "./test/freeze/testdata/writer")
 }
 
-// boot boots a machine with the agent under test. With tricky, the list of
-// mounts is not in the order of what lies on what.
-func boot(t *testing.T, tricky bool) *machine {
+// boot boots a machine with an agent. With tricky, the list of mounts is not in
+// the order of what lies on what.
+func boot(t *testing.T, agent string, tricky bool) *machine {
 	t.Helper()
-	m := &machine{disks: makeDisks(t)}
+	vm.Need(t)
+	vm.NeedPrograms(t, programs...)
+	m := &machine{disks: makeDisks(t), frozen: "5"}
+	var program vm.Program
+	switch agent {
+	case ours:
+		program = vm.Build(t, "./cmd/qemu-ga")
+	case cAgent:
+		program = vm.CAgent(11)
+		m.frozen = "6" // it freezes the read-only one, too
+	default:
+		t.Fatalf("-agent=%s: not %s or %s", agent, ours, cAgent)
+	}
 	c := config(m.disks)
-	c.Agents = []vm.Agent{{Program: underTest(t), Port: vm.AgentPort, Args: []string{"-c", configPath}}}
+	c.Agents = []vm.Agent{{Program: program, Port: vm.AgentPort, Args: []string{"-c", configPath}}}
 	c.Files[configPath] = vm.File{Data: "\n"}
 	addWriter(t, &c)
 	m.Guest = vm.Start(t, c)
@@ -370,20 +383,6 @@ func (m *machine) counts(t *testing.T) map[string]int {
 		counts[names[i]], _ = strconv.Atoi(n)
 	}
 	return counts
-}
-
-// underTest returns the agent that -agent names.
-func underTest(t *testing.T) vm.Program {
-	t.Helper()
-	switch *agent {
-	case "ours":
-		return vm.Build(t, "./cmd/qemu-ga")
-	case "c":
-		return vm.CAgent(11)
-	default:
-		t.Fatalf("-agent=%s: not ours or c", *agent)
-		return vm.Program{}
-	}
 }
 
 func TestMain(m *testing.M) {
