@@ -104,7 +104,7 @@ func testMemoryBlocks(t *testing.T, g *guest) {
 			fmt.Sprintf(`"mem-blks":[{"phys-index":32,"online":%t},{"phys-index":33,"online":%[1]t}]`, online))
 	}
 	g.each(func(name string, agent *host) {
-		before := g.shell(t, "grep MemTotal /proc/meminfo")
+		before, offline := g.shell(t, "grep MemTotal /proc/meminfo"), g.shell(t, list)
 		r := agent.ask(t, set(true))
 		if want := `[{"phys-index":32,"response":"success"},{"phys-index":33,"response":"success"}]`; r.String() != want {
 			t.Errorf("%s: got %v, want %s", name, r, want)
@@ -112,7 +112,7 @@ func testMemoryBlocks(t *testing.T, g *guest) {
 		if got := g.shell(t, list); got != "" {
 			t.Errorf("%s: these blocks are offline: %s", name, got)
 		}
-		if after := g.shell(t, "grep MemTotal /proc/meminfo"); after == before {
+		if after := g.shell(t, "grep MemTotal /proc/meminfo"); after == before && offline != "" {
 			t.Errorf("%s: the system has as much memory as before: %s", name, after)
 		}
 		g.compare(t, command("guest-get-memory-blocks", ""))
@@ -127,7 +127,7 @@ func testMemoryBlocks(t *testing.T, g *guest) {
 		if len(blocks) != 2 {
 			t.Fatalf("%s: got %v, want two blocks", name, r)
 		}
-		var offline string
+		offline = ""
 		for _, b := range blocks {
 			switch b := b.(map[string]any); b["response"] {
 			case "success":
@@ -286,8 +286,7 @@ func testKeys(t *testing.T, g *guest) {
 		request := command(step.command, args)
 		const names = "d=/home/alice/.ssh; f=$d/authorized_keys; "
 		// What it was before, for the second agent to find the same.
-		g.shell(t, names+step.before)
-		g.shell(t, "rm -rf /root/saved; mkdir /root/saved; cp -a /home/alice /etc/shadow /root/saved; cp -a /root/there /root/saved 2>/dev/null; true")
+		g.shell(t, names+step.before+"\nrm -rf /root/saved; mkdir /root/saved; cp -a /home/alice /etc/shadow /root/saved; cp -a /root/there /root/saved 2>/dev/null; true")
 		var replies, left [2]string
 		i := 0
 		g.each(func(_ string, agent *host) {
@@ -305,4 +304,30 @@ func testKeys(t *testing.T, g *guest) {
 		}
 	}
 	g.shell(t, "rm -rf /home/alice/.ssh /root/there /root/saved")
+}
+
+// testFreezeList has each agent freeze two of the file systems, and thaw them.
+func testFreezeList(t *testing.T, g *guest) {
+	const probes = "cd /mnt; ls -d raid/probe luks/probe lvm/probe 2>/dev/null | tr '\\n' ' '"
+	g.each(func(name string, agent *host) {
+		list := command("guest-fsfreeze-freeze-list", `"mountpoints":["/mnt/raid","/mnt/luks","/mnt/none"]`)
+		if r := agent.ask(t, list); r.String() != "2" {
+			t.Errorf("%s: %s: got %v, want 2", name, list, r)
+		}
+		if r := agent.ask(t, command("guest-fsfreeze-status", "")); r.String() != `"frozen"` {
+			t.Errorf("%s: the status is %v", name, r)
+		}
+		g.shell(t, "for d in raid luks lvm; do touch /mnt/$d/probe >/dev/null 2>&1 & done; sleep 1")
+		if got := g.shell(t, probes); got != "lvm/probe " {
+			t.Errorf("%s: could write %q, want lvm/probe only", name, got)
+		}
+		if r := agent.ask(t, command("guest-fsfreeze-thaw", "")); r.String() != "2" {
+			t.Errorf("%s: thaw: got %v, want 2", name, r)
+		}
+		if r := agent.ask(t, command("guest-fsfreeze-status", "")); r.String() != `"thawed"` {
+			t.Errorf("%s: the status is %v", name, r)
+		}
+		g.await(t, probes, "luks/probe lvm/probe raid/probe ")
+		g.shell(t, "rm /mnt/*/probe")
+	})
 }

@@ -56,6 +56,7 @@ func TestTwoAgents(t *testing.T) {
 		{"password", testPassword},
 		{"keys", testKeys},
 		{"time", testTime},
+		{"freeze list", testFreezeList},
 		{"users", testUsers},
 		{"wrecked system", testWrecked},
 	} {

@@ -63,6 +63,9 @@ func testWrecked(t *testing.T, g *guest) {
 			agent := g.spare(t, 0, "/usr/local/sbin/wrecked /run/wreck /usr/sbin/qemu-ga", args...)
 			pid := g.shell(t, "systemctl show -P MainPID spare-0")
 			for _, name := range commands {
+				if how == "waiting" && name == "guest-set-user-password" {
+					continue // chpasswd waits for the time zone, until it is ended after a minute
+				}
 				begin := time.Now()
 				r, err := agent.try(command(name, arguments[name]))
 				switch {
