@@ -2,9 +2,6 @@
 
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 
-# More images for guests; without debian-servers the freeze hooks are not tested.
-IMAGES ?=
-
 # How long each fuzz target runs, and the systems that lint looks at.
 FUZZTIME ?= 30s
 SYSTEMS ?= linux windows freebsd
@@ -28,8 +25,13 @@ help: ## explain the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
 
 .PHONY: setup
-setup: ## install and download what tests and demo need (Debian; as root if packages are missing)
-	@test/setup.sh $(IMAGES)
+setup: ## install and download what the tests need (Debian; as root if packages are missing)
+	@test/setup.sh tests
+
+# The demo is not to wait for what only tests need.
+.PHONY: setup-small
+setup-small:
+	@test/setup.sh
 
 .PHONY: build
 build: ## build static binaries of qemu-ga and bellhop into bin/
@@ -82,7 +84,7 @@ fuzz: ## run each fuzz target for FUZZTIME (30s)
 	done
 
 .PHONY: bench
-bench: setup build ## measure the same work done by the C agent and by ours
+bench: setup-small build ## measure the same work done by the C agent and by ours
 	go run ./bench
 
 .PHONY: docs
@@ -90,7 +92,7 @@ docs: ## make docs/coverage.md anew
 	go run ./test/coverage > docs/coverage.md.new && mv docs/coverage.md.new docs/coverage.md
 
 .PHONY: demo
-demo: setup build ## boot a guest and ask our agent in it, in under two minutes
+demo: setup-small build ## boot a guest and ask our agent in it, in under two minutes
 	@go run ./test/demo
 
 .PHONY: clean

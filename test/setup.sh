@@ -1,24 +1,25 @@
 #!/bin/sh
-# setup.sh - fetch what the tests, the demo and the benchmarks need.
+# setup.sh - fetch what the demo, the benchmarks and the tests need.
 #
-#	setup.sh [IMAGE...]
+#	setup.sh          for the demo and the benchmarks
+#	setup.sh tests    for the tests, too
 #
-# Four kinds of things, each left alone when it is there already:
+# Each of these is left alone when it is there already:
 #
-#   - the programs QEMU, libvirt, those that make and check file systems and the
-#     C compiler (for the race detector), by apt, and a Go where there is none,
-#     from the module proxy;
-#   - what a guest is made of: a Debian cloud kernel with its modules, a
-#     static busybox, the logical volume manager;
+#   - QEMU and the C compiler (for the race detector), by apt, and a Go where there
+#     is none, from the module proxy;
+#   - what a guest is made of: a Debian cloud kernel with its modules, a static
+#     busybox;
 #   - two builds of QEMU's own agent to compare with;
-#   - a Debian system for guests, which only root can build: without it, tests
-#     that need it are skipped.
+#   - for the tests, libvirt and the programs that make and check file systems, by
+#     apt; the logical volume manager for guests; and a Debian system for guests,
+#     which only root can build: without it, tests that need it are skipped.
 #
-# The last three are Debian packages, but on this machine they are only
-# unpacked, never installed: a kernel package would touch the boot loader, and the agent's
-# package would start a service. They come through an apt state of our own, so
-# they are the same on every Debian release, and neither the machine's package
-# lists nor its sources change.
+# What is for guests comes in Debian packages, too, but on this machine they are
+# only unpacked, never installed: a kernel package would touch the boot loader, and
+# the agent's package would start a service. They come through an apt state of our
+# own, so they are the same on every Debian release, and neither the machine's
+# package lists nor its sources change.
 #
 # Everything is kept in $BELLHOP_CACHE (default ~/.cache/bellhop):
 #
@@ -27,8 +28,7 @@
 #   lvm/                              lvm, dmsetup and lib/, the loader among them
 #   c-agent-7/  c-agent-11/           qemu-ga and lib/, its loader among them
 #   qemu-ga-c7  qemu-ga-c11           scripts that run these agents
-#   debian/                           see vm/debian/build.sh; so are the images
-#                                     that are asked for besides
+#   debian/                           see vm/debian/build.sh
 #   go/                               if the machine has no Go, or a very old one
 #
 # DEBIAN_MIRROR, DEBIAN_SECURITY_MIRROR and GOPROXY choose other places to load
@@ -72,17 +72,19 @@ have_go() { have go && go version | grep -Eq 'go1\.(2[1-9]|[3-9][0-9])'; }
 programs() {
 	missing=
 	have qemu-system-x86_64 || missing="$missing qemu-system-x86"
-	have virsh && { have libvirtd || [ -x /usr/sbin/libvirtd ]; } ||
-		missing="$missing libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu"
 	have gcc || missing="$missing gcc libc6-dev"
-	have mkfs.ext4 || missing="$missing e2fsprogs"
-	have mkfs.xfs || missing="$missing xfsprogs"
-	have mkfs.btrfs || missing="$missing btrfs-progs"
 	[ -e /usr/share/keyrings/debian-archive-keyring.gpg ] ||
 		missing="$missing debian-archive-keyring"
-	if [ "$(id -u)" = 0 ]; then # for build.sh
-		have debootstrap || missing="$missing debootstrap"
-		have xz || missing="$missing xz-utils"
+	if [ "$purpose" = tests ]; then
+		{ have virsh && have libvirtd; } ||
+			missing="$missing libvirt-clients libvirt-daemon libvirt-daemon-driver-qemu"
+		have mkfs.ext4 || missing="$missing e2fsprogs"
+		have mkfs.xfs || missing="$missing xfsprogs"
+		have mkfs.btrfs || missing="$missing btrfs-progs"
+		if [ "$(id -u)" = 0 ]; then # for build.sh
+			have debootstrap || missing="$missing debootstrap"
+			have xz || missing="$missing xz-utils"
+		fi
 	fi
 	have_go || have curl || missing="$missing curl ca-certificates"
 	[ -z "$missing" ] && return
@@ -231,33 +233,36 @@ agent() {
 	mv "$work/wrapper" "$cache/qemu-ga-c$number"
 }
 
-# image VARIANT builds a root file system for guests, unless the one that is
-# there comes from the same recipe.
+# image builds a root file system for guests, unless the one that is there comes
+# from the same recipe.
 image() {
-	cmp -s "$recipe" "$cache/$1/recipe" && return
+	recipe=$here/vm/debian/build.sh
+	cmp -s "$recipe" "$cache/debian/recipe" && return
 	if [ "$(id -u)" != 0 ]; then
-		say "not building the image $1, and so skipping tests: that takes root"
+		say "not building a Debian system for guests, and so skipping tests: that takes root"
 		return
 	fi
-	if [ ! -e "$work/generic" ]; then
-		index bookworm
-		package=$(apt bookworm apt-cache depends linux-image-amd64 |
-			sed -n 's/.*Depends: \(linux-image-[0-9].*-amd64\)$/\1/p')
-		[ -n "$package" ] || die "linux-image-amd64 names no kernel"
-		say "fetching $package"
-		fetch bookworm "$work/generic" "$package"
-	fi
-	say "building the image $1"
+	index bookworm
+	package=$(apt bookworm apt-cache depends linux-image-amd64 |
+		sed -n 's/.*Depends: \(linux-image-[0-9].*-amd64\)$/\1/p')
+	[ -n "$package" ] || die "linux-image-amd64 names no kernel"
+	say "fetching $package"
+	fetch bookworm "$work/generic" "$package"
+	say "building a Debian system for guests, which takes minutes"
 	DEBIAN_MIRROR=$mirror DEBIAN_SECURITY_MIRROR=$security \
-		"$recipe" "$1" "$work/generic" "$work/image" >"$cache/image-$1.log" 2>&1 ||
-		die "building the image failed, see $cache/image-$1.log"
-	rm -rf "${cache:?}/$1"
-	mv "$work/image" "$cache/$1"
+		"$recipe" "$work/generic" "$work/image" >"$cache/image.log" 2>&1 ||
+		die "building the image failed, see $cache/image.log"
+	rm -rf "$cache/debian"
+	mv "$work/image" "$cache/debian"
 }
 
 [ "$(uname -sm)" = 'Linux x86_64' ] || die "the guests need Linux on x86_64, this is $(uname -sm)"
 
-recipe=$(cd "$(dirname "$0")" && pwd)/vm/debian/build.sh
+case ${1-} in
+'' | tests) purpose=${1-} ;;
+*) die "usage: setup.sh [tests]" ;;
+esac
+here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$cache"
 cache=$(cd "$cache" && pwd)
 PATH=$cache/go/bin:$PATH:/usr/local/go/bin:/usr/sbin:/sbin
@@ -272,12 +277,12 @@ trap 'exit 1' INT TERM
 programs
 kernel
 busybox
-lvm
 golang
 agent 7 bookworm qemu-guest-agent \
 	libc6 libglib2.0-0 libpcre2-8-0 liburing2 libudev1 libnuma1 libcap2
 agent 11 trixie qemu-guest-agent/trixie-backports \
 	libc6 libglib2.0-0t64 libpcre2-8-0 liburing2 libudev1 libnuma1 libcap2 libatomic1 libffi8 zlib1g
-for variant in debian "$@"; do
-	image "$variant"
-done
+if [ "$purpose" = tests ]; then
+	lvm
+	image
+fi

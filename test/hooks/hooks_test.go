@@ -71,10 +71,10 @@ var servers = []server{
 // TestServers writes to the servers, freezes them with their hooks and copies
 // their disk. The copy must hold all that the servers had said that they have.
 func TestServers(t *testing.T) {
-	vm.Need(t, vm.DebianServers)
+	vm.Need(t, vm.Debian)
 	dir := t.TempDir()
 	c := vm.Config{
-		Image:  vm.DebianServers,
+		Image:  vm.Debian,
 		Memory: 1024,
 		Agents: []vm.Agent{{Program: vm.Build(t, "./cmd/qemu-ga"), Port: vm.AgentPort}},
 		Files: map[string]vm.File{"/etc/qemu/qemu-ga.conf": {

@@ -12,18 +12,16 @@ import (
 )
 
 // Image is a root file system, with a kernel, that test/setup.sh has built by
-// test/vm/debian/build.sh. Its value is the name of the variant there.
+// test/vm/debian/build.sh. Its value is its directory in the cache.
 type Image string
 
 const (
 	// NoImage is for a guest that is nothing but busybox.
 	NoImage Image = ""
 	// Debian is Debian 13 with systemd, udev, what disks and file systems
-	// need, and QEMU's agent 11.
+	// need, and QEMU's agent 11. It has MariaDB, PostgreSQL and Redis, too, which
+	// are not started.
 	Debian Image = "debian"
-	// DebianServers is the same with MariaDB, PostgreSQL and Redis, none of
-	// which is started.
-	DebianServers Image = "debian-servers"
 )
 
 // ImageCAgent is QEMU's own agent as it is installed in an [Image], which knows

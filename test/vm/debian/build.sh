@@ -1,10 +1,10 @@
 #!/bin/sh
 # build.sh - make a Debian root file system for guests of package test/vm.
 #
-#	build.sh VARIANT KERNEL NEW
+#	build.sh KERNEL NEW
 #
-# KERNEL is an unpacked package of a Debian kernel, and VARIANT says what is to
-# be installed, see below. NEW, a directory that is not there yet, will have:
+# KERNEL is an unpacked package of a Debian kernel. NEW, a directory that is not
+# there yet, will have:
 #
 #	root.img  the root file system, ext4, with the modules of the kernel
 #	vmlinux   the kernel, decompressed, which saves an emulated processor seconds
@@ -22,29 +22,16 @@ if [ "${1-}" = --inside ]; then
 else
 	exec unshare --mount --pid --fork --kill-child --mount-proc -- "$0" --inside "$@"
 fi
-variant=$1 kernel=$2 new=$3
+kernel=$1 new=$2
 mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 security=${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
 
-# What each variant has besides Debian's minimal system and the agent. size is
-# that of the file system; the image is sparse. idle names units that would be
-# started at every boot, and are for a test to start.
+# What there is besides Debian's minimal system and the agent: what disks and file
+# systems need, and servers that have hooks for a freeze.
 packages='systemd-sysv udev dbus kmod libpam-systemd util-linux-extra tzdata iproute2
-	fdisk lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools'
-size=2G
-idle=
-case $variant in
-debian) ;;
-debian-servers)
-	packages="$packages mariadb-server postgresql redis-server"
-	size=4G
-	idle='mariadb.service postgresql.service redis-server.service'
-	;;
-*)
-	echo "build.sh: no variant $variant" >&2
-	exit 1
-	;;
-esac
+	lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools
+	mariadb-server postgresql redis-server'
+size=4G # of the file system; the image is sparse
 
 mkdir "$new"
 root=$new/root
@@ -120,8 +107,8 @@ done
 mkdir -p "$root/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=volatile\n' >"$root/etc/systemd/journald.conf.d/vm.conf"
 
-# shellcheck disable=SC2086 # a list of names
-[ -z "$idle" ] || inside systemctl disable $idle
+# The servers are for a test to start.
+inside systemctl disable mariadb.service postgresql.service redis-server.service
 
 echo debian >"$root/etc/hostname"
 printf '127.0.0.1 localhost debian\n::1 localhost\n' >"$root/etc/hosts"
