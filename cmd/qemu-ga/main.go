@@ -99,15 +99,13 @@ func launch() int {
 
 // serve is the agent's life, from its preparations until a signal ends it.
 func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, child *daemonize.Daemon, fd int) error {
-	for _, w := range cfg.Warnings {
-		log.Warningf("%s", w)
-	}
 	if cfg.Daemon {
 		if err := anchorPaths(cfg); err != nil {
 			return err
 		}
 	}
-	// Nothing may be written before it is known that it can be.
+	// Nothing may be written, not even to the log, before it is known that it
+	// can be.
 	wasFrozen, err := state.Frozen(cfg.StateDir)
 	if err != nil {
 		return err
@@ -123,6 +121,9 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 	}
 	defer thaw(freezer.Close)
 
+	for _, w := range cfg.Warnings {
+		log.Warningf("%s", w)
+	}
 	if cfg.LogFile != "" {
 		sink, err := logging.File(cfg.LogFile)
 		if err != nil {

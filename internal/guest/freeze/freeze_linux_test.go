@@ -41,9 +41,15 @@ type machine struct {
 }
 
 // lines is a log.
-type lines struct{ text []string }
+type lines struct {
+	text   []string
+	before func() // is called before each, unless nil
+}
 
 func (l *lines) Write(_ time.Time, _ logging.Level, text []byte) bool {
+	if l.before != nil {
+		l.before()
+	}
 	l.text = append(l.text, string(text))
 	return true
 }
@@ -571,7 +577,14 @@ func TestAllKilled(t *testing.T) {
 			t.Errorf("%s has thawed by itself", point)
 		}
 	}
-	f, _ := newFreezer(m.dir, true)
+	f, log := newFreezer(m.dir, true)
+	log.before = func() {
+		for _, point := range m.points {
+			if frozen(t, point) {
+				t.Errorf("a message was written while %s was frozen", point)
+			}
+		}
+	}
 	m.Freezer = f
 	if err := f.Resume(); err != nil {
 		t.Error(err)

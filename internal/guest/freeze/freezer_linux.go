@@ -249,6 +249,8 @@ func (f *Freezer) expire(h *hold, why string) {
 // Resume thaws what the agent before this one left frozen. Unless it fails the
 // state is thawed then.
 func (f *Freezer) Resume() error {
+	f.Log.Hold() // the log may be on one of them
+	defer f.Log.Release()
 	f.Log.Errorf("file systems were frozen when the agent before this one ended: they are thawed now, and what was copied meanwhile may be inconsistent")
 	f.mu.Lock()
 	defer f.mu.Unlock()
