@@ -10,7 +10,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -420,6 +422,33 @@ func guardOf(t *testing.T, parent int) (name string, pid int) {
 		return errors.New("there is no guard")
 	})
 	return name, pid
+}
+
+// The guard thaws again and again. A file system that does not answer must not
+// cost a thread each time.
+func TestGuardAsksTheDeadOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var dead, alive atomic.Int32
+		answer := make(chan struct{})
+		k := kernel{thaw: func(fd int) error {
+			if fd == 1 {
+				dead.Add(1)
+				<-answer
+			} else {
+				alive.Add(1)
+			}
+			return unix.EINVAL
+		}}
+		volumes := []*volume{{fd: 1}, {fd: 2}}
+		for range 3 {
+			thawAll(volumes, &k)
+		}
+		close(answer)
+		synctest.Wait()
+		if dead.Load() != 1 || alive.Load() != 3 {
+			t.Errorf("asked the dead %d times, the other %d times", dead.Load(), alive.Load())
+		}
+	})
 }
 
 func TestGuardIsOutOfReach(t *testing.T) {

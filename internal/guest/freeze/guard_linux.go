@@ -192,7 +192,7 @@ func keepGuard(n int) (status int) {
 		case o, ok := <-orders:
 			switch {
 			case !ok:
-				thawAll(volumes)
+				thawAll(volumes, &running)
 				return 0
 			case o == dismiss:
 				return 0
@@ -204,7 +204,7 @@ func keepGuard(n int) (status int) {
 		case <-terminate:
 			deadline.Reset(guardFarewell)
 		case <-deadline.C:
-			thawAll(volumes)
+			thawAll(volumes, &running)
 			deadline.Reset(guardRepeat)
 		}
 	}
@@ -221,11 +221,15 @@ func receive(socket *os.File, orders chan<- order) {
 	}
 }
 
-// thawAll thaws volumes in order. One that does not answer is left behind.
-func thawAll(volumes []*volume) {
+// thawAll thaws volumes in order. One that does not answer is left behind, and
+// not asked again: each question costs a thread.
+func thawAll(volumes []*volume, k *kernel) {
 	for _, v := range volumes {
+		if v.busy() {
+			continue
+		}
 		ctx, cancel := limited(context.Background(), guardThaw)
-		_, _ = v.thaw(ctx, &running) // nobody is there to be told
+		_, _ = v.thaw(ctx, k) // nobody is there to be told
 		cancel()
 	}
 }
