@@ -288,9 +288,33 @@ func TestFrozenByOthers(t *testing.T) {
 	m.thawAll(t, 2)
 	m.check(t, false, false)
 
+	// A freeze that fails, or has nothing to do, leaves theirs alone.
 	if err := running.freeze(fd); err != nil {
 		t.Fatal(err)
 	}
+	freeze := m.kernel.freeze
+	for _, tt := range []struct {
+		list []string
+		err  error
+	}{{m.points[:1], nil}, {m.points, unix.EIO}} {
+		m.kernel.freeze = func(fd int) error {
+			if err := freeze(fd); err != nil {
+				return err
+			}
+			if tt.err != nil {
+				_ = running.thaw(fd)
+			}
+			return tt.err
+		}
+		n, err := m.freeze(t.Context(), &qga.FSFreezeFreezeList.Info, listed(tt.list))
+		if n != 0 || !errors.Is(err, tt.err) {
+			t.Errorf("freeze: got %d, %v, want %v", n, err, tt.err)
+		}
+		if !frozen(t, m.points[0]) || m.Frozen() {
+			t.Errorf("after %d, %v: what others froze has thawed, or we are frozen: %v", n, err, m.Frozen())
+		}
+	}
+	m.kernel.freeze = freeze
 	m.thawAll(t, 1)
 	m.check(t, false, false)
 }

@@ -186,6 +186,7 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	// that does not answer.
 	resident.Lock()
 
+	var ours []*volume
 	for _, v := range volumes {
 		var froze bool
 		froze, err = f.freezeOne(ctx, v)
@@ -194,14 +195,16 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 			break
 		}
 		if froze {
-			h.count++
+			ours = append(ours, v)
 		}
 	}
+	h.count = int64(len(ours))
 	if err == nil && h.count > 0 {
 		err = f.watch(h)
 	}
 	if err != nil || h.count == 0 {
-		_, undoErr := f.end(h.volumes)
+		// What somebody else has frozen is his, as there was no freeze.
+		_, undoErr := f.end(ours)
 		f.due.Store(false)
 		return 0, errors.Join(err, undoErr)
 	}
