@@ -1,12 +1,11 @@
 package resident
 
 import (
+	"os"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/bellhop-vm/bellhop/internal/guest/root"
 )
 
 // Trim unmaps the pages of the program's file. Those that are needed come back
@@ -52,7 +51,7 @@ func (m mapping) call(number, argument uintptr) {
 
 // fileMappings returns where files are mapped: the program's code and constants.
 func fileMappings() (list []mapping) {
-	smaps, _ := root.Dir("").ReadFile("/proc/self/smaps")
+	smaps, _ := os.ReadFile("/proc/self/smaps")
 	ours := false
 	for line := range strings.Lines(string(smaps)) {
 		name, rest, _ := strings.Cut(line, " ")
