@@ -404,21 +404,23 @@ func TestWatchdog(t *testing.T) {
 	}
 }
 
-// Whatever ends the guard, the freeze does not go on without one.
+// Whatever ends the guard, or has it thaw, the freeze does not go on without one.
 func TestGuardKilled(t *testing.T) {
 	m := newMachine(t, 1)
-	m.freezeAll(t, 1)
-	_, pid := guardOf(t, os.Getpid())
-	if err := unix.Kill(pid, unix.SIGKILL); err != nil {
-		t.Fatal(err)
-	}
-	eventually(t, func() error {
-		if m.Frozen() {
-			return errors.New("still frozen")
+	for _, signal := range []unix.Signal{unix.SIGKILL, unix.SIGTERM} {
+		m.freezeAll(t, 1)
+		_, pid := guardOf(t, os.Getpid())
+		if err := unix.Kill(pid, signal); err != nil {
+			t.Fatal(err)
 		}
-		return nil
-	})
-	m.check(t, false)
+		eventually(t, func() error {
+			if m.Frozen() {
+				return fmt.Errorf("still frozen after %v", signal)
+			}
+			return nil
+		})
+		m.check(t, false)
+	}
 	m.freezeAll(t, 1)
 	m.thawAll(t, 1)
 }

@@ -230,8 +230,8 @@ func (f *Freezer) watch(h *hold) error {
 		return fmt.Errorf("the guard of the freeze has ended: %w", err)
 	}
 	go func() {
-		<-h.guard.ended
-		f.expire(h, "the guard of the freeze has ended")
+		<-h.guard.over
+		f.expire(h, "the guard of the freeze has thawed or is gone")
 	}()
 	return nil
 }

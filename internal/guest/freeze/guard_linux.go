@@ -62,8 +62,8 @@ func after(limit time.Duration) order {
 // A guard is the agent's end of a guard process.
 type guard struct {
 	socket *os.File
-	// ended is closed when the process has ended.
-	ended chan struct{}
+	// over is closed when the process has thawed, or is gone.
+	over chan struct{}
 }
 
 // startGuard starts a process that holds the volumes, in the order in which they
@@ -80,9 +80,8 @@ func startGuard(volumes []*volume, limit time.Duration) (*guard, error) {
 		unix.Close(pair[0])
 		return nil, err
 	}
-	g := &guard{socket: os.NewFile(uintptr(pair[0]), "guard"), ended: make(chan struct{})}
+	g := &guard{socket: os.NewFile(uintptr(pair[0]), "guard"), over: make(chan struct{})}
 	go func() {
-		defer close(g.ended)
 		for {
 			if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
 				return
@@ -97,6 +96,10 @@ func startGuard(volumes []*volume, limit time.Duration) (*guard, error) {
 		g.socket.Close()
 		return nil, err
 	}
+	go func() {
+		defer close(g.over)
+		_, _ = g.socket.Read(make([]byte, 1)) // nothing comes but the end
+	}()
 	return g, nil
 }
 
@@ -127,7 +130,7 @@ func (g *guard) awaitReady() error {
 	if n, err := g.socket.Read(b[:]); n != 1 {
 		return fmt.Errorf("it does not say that it is ready: %w", err)
 	}
-	return nil
+	return g.socket.SetReadDeadline(time.Time{})
 }
 
 func (g *guard) tell(o order) error {
@@ -187,6 +190,7 @@ func keepGuard(n int) (status int) {
 
 	deadline := time.NewTimer(time.Hour)
 	deadline.Stop()
+	ending := false
 	for {
 		select {
 		case o, ok := <-orders:
@@ -196,15 +200,22 @@ func keepGuard(n int) (status int) {
 				return 0
 			case o == dismiss:
 				return 0
+			case ending: // whatever the agent said before it knew
 			case o == wait:
 				deadline.Stop()
 			default:
 				deadline.Reset(time.Duration(o) * time.Millisecond)
 			}
 		case <-terminate:
-			deadline.Reset(guardFarewell)
+			if !ending {
+				ending = true
+				deadline.Reset(guardFarewell)
+			}
 		case <-deadline.C:
 			thawAll(volumes, &running)
+			// An agent that can hear it must not go on saying that all is
+			// frozen.
+			_ = unix.Shutdown(guardSocket, unix.SHUT_WR)
 			deadline.Reset(guardRepeat)
 		}
 	}
