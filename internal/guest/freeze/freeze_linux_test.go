@@ -477,6 +477,36 @@ func TestGuardAsksTheDeadOnce(t *testing.T) {
 	})
 }
 
+// A guard that stood still has missed that it was dismissed, and its time to thaw
+// has come. It must not thaw the freeze after that.
+func TestGuardLate(t *testing.T) {
+	m := newMachine(t, 1, func(c *Config) { c.Timeout = 100 * time.Millisecond })
+	m.freezeAll(t, 1)
+	_, pid := guardOf(t, os.Getpid())
+	if err := unix.Kill(pid, unix.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, func() error {
+		if m.Frozen() {
+			return errors.New("still frozen")
+		}
+		return nil
+	})
+	m.Limit = time.Second
+	want := "failed to end the guard of the freeze before: all together take longer than 1s"
+	if _, err := m.freeze(t.Context(), &qga.FSFreezeFreeze.Info, listed(nil)); err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	m.check(t, false)
+	if err := unix.Kill(pid, unix.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	m.Timeout, m.Limit = time.Minute, 30*time.Second
+	m.freezeAll(t, 1)
+	m.check(t, true)
+	m.thawAll(t, 1)
+}
+
 func TestGuardIsOutOfReach(t *testing.T) {
 	m := newMachine(t, 1)
 	m.freezeAll(t, 1)

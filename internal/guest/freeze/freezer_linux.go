@@ -68,6 +68,8 @@ type Freezer struct {
 
 	mu   sync.Mutex // held during a freeze and during a thaw
 	hold *hold      // nil unless this agent froze something
+	// former is the guard of the freeze before, unless it has to stay.
+	former *guard
 	// slow are volumes with a system call that has not returned, and probes and
 	// marks such calls about paths.
 	slow   []*volume
@@ -169,6 +171,13 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	if err != nil || len(volumes) == 0 {
 		f.releaseAll(volumes)
 		return 0, err
+	}
+	// A guard that was late to thaw the last freeze must not thaw this one.
+	if f.former != nil {
+		if err := f.former.awaitEnd(ctx); err != nil {
+			f.releaseAll(volumes)
+			return 0, fmt.Errorf("failed to end the guard of the freeze before: %w", err)
+		}
 	}
 	// Up to here the guest works on, whatever happens.
 	g, err := startGuard(volumes, f.Limit+slack)
@@ -338,6 +347,10 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	}
 	if n < h.count {
 		f.Log.Errorf("%d of %d file systems had been thawed before: what was copied meanwhile may be inconsistent", h.count-n, h.count)
+	}
+	f.former = h.guard
+	if slices.ContainsFunc(h.volumes, (*volume).busy) {
+		f.former = nil
 	}
 	go h.guard.dismiss(h.volumes)
 	f.releaseAll(h.volumes)

@@ -31,6 +31,8 @@ const (
 const (
 	// guardStart is how long the guard may take to come up.
 	guardStart = 15 * time.Second
+	// guardEnd is how long a guard may take to end when all is thawed.
+	guardEnd = 15 * time.Second
 	// guardThaw is how long the guard waits for one file system to thaw before
 	// it turns to the next.
 	guardThaw = 2 * time.Second
@@ -62,8 +64,9 @@ func after(limit time.Duration) order {
 // A guard is the agent's end of a guard process.
 type guard struct {
 	socket *os.File
-	// over is closed when the process has thawed, or is gone.
-	over chan struct{}
+	// over is closed when the process has thawed, or is gone; ended when it is
+	// gone for certain.
+	over, ended chan struct{}
 }
 
 // startGuard starts a process that holds the volumes, in the order in which they
@@ -80,8 +83,9 @@ func startGuard(volumes []*volume, limit time.Duration) (*guard, error) {
 		unix.Close(pair[0])
 		return nil, err
 	}
-	g := &guard{socket: os.NewFile(uintptr(pair[0]), "guard"), over: make(chan struct{})}
+	g := &guard{socket: os.NewFile(uintptr(pair[0]), "guard"), over: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
+		defer close(g.ended)
 		for {
 			if _, err := unix.Wait4(pid, nil, 0, nil); err != unix.EINTR {
 				return
@@ -141,6 +145,18 @@ func (g *guard) tell(o order) error {
 		return strerror.Reason(err)
 	}
 	return nil
+}
+
+// awaitEnd waits until a guard that was dismissed cannot thaw any more.
+func (g *guard) awaitEnd(ctx context.Context) error {
+	ctx, cancel := limited(ctx, guardEnd)
+	defer cancel()
+	select {
+	case <-g.ended:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 // dismiss ends the guard, which thaws nothing, once volumes are at rest: a freeze
