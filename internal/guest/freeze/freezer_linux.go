@@ -211,6 +211,9 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	if err == nil && h.count > 0 {
 		err = f.watch(h)
 	}
+	if err == nil && h.count > 0 {
+		err = context.Cause(ctx) // the guard may have thawed by then
+	}
 	if err != nil || h.count == 0 {
 		// What somebody else has frozen is his, as there was no freeze.
 		_, undoErr := f.end(ours)
