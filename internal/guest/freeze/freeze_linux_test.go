@@ -727,6 +727,33 @@ func TestStuck(t *testing.T) {
 	}
 }
 
+// Many file systems on a disk that does not answer must not hold a thread each.
+func TestManyStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := New(Config{MountLimit: time.Minute}, false)
+		var calls atomic.Int32
+		answer := make(chan struct{})
+		f.kernel.sync = func(int) error {
+			calls.Add(1)
+			<-answer
+			return nil
+		}
+		var volumes []*volume
+		for i := range 50 {
+			volumes = append(volumes, &volume{point: "/" + strconv.Itoa(i), device: device{8, uint32(i)}})
+		}
+		begin := time.Now()
+		err := f.syncAll(t.Context(), volumes)
+		if err == nil || !strings.HasSuffix(err.Error(), ": no end after 1m0s") || time.Since(begin) != time.Minute {
+			t.Errorf("got %v after %v", err, time.Since(begin))
+		}
+		if n := calls.Load(); n != syncs {
+			t.Errorf("%d calls, want %d", n, syncs)
+		}
+		close(answer)
+	})
+}
+
 func must(fd int, err error) int {
 	if err != nil {
 		panic(err)

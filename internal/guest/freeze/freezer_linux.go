@@ -431,25 +431,34 @@ func (f *Freezer) syncAll(ctx context.Context, volumes []*volume) error {
 		places = make(chan struct{}, syncs)
 		failed = make(chan error, len(volumes))
 	)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	for _, v := range volumes {
 		if f.stuck(v.device) {
 			failed <- fmt.Errorf("failed to freeze %s: an earlier call has not returned", v.point)
 			break
 		}
 		places <- struct{}{}
+		if ctx.Err() != nil { // those under way are enough to have to wait for
+			break
+		}
 		group.Go(func() {
 			defer func() { <-places }()
-			ctx, cancel := limited(ctx, f.MountLimit)
-			defer cancel()
-			err := v.call(ctx, f.kernel.sync, nil)
-			if err != nil && ctx.Err() != nil { // what else is wrong the freeze tells
+			limit, stop := limited(ctx, f.MountLimit)
+			defer stop()
+			err := v.call(limit, f.kernel.sync, nil)
+			if err != nil && limit.Err() != nil { // what else is wrong the freeze tells
 				failed <- fmt.Errorf("failed to freeze %s: %w", v.point, err)
+				cancel()
 			}
 		})
 	}
 	group.Wait()
 	close(failed)
-	return <-failed
+	if err := <-failed; err != nil {
+		return err
+	}
+	return context.Cause(ctx)
 }
 
 // stuck reports whether a call on a file system has not returned yet. Another one
