@@ -782,6 +782,35 @@ func TestThawFails(t *testing.T) {
 	m.check(t, false, false)
 }
 
+// The state directory does not answer for as long as the freeze lasts. When it
+// does, it must not say that all is frozen.
+func TestStateDirStuck(t *testing.T) {
+	m := newMachine(t, 1)
+	m.StateDir = mountLoop(t, filepath.Join(m.dir, "state"))
+	fd, err := open(m.StateDir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := running.freeze(fd); err != nil {
+		t.Fatal(err)
+	}
+	m.freezeAll(t, 1)
+	m.thawAll(t, 1)
+	if err := running.thaw(fd); err != nil {
+		t.Fatal(err)
+	}
+	for _, frozen := range []bool{true, false} { // wait for both
+		eventually(t, func() error {
+			_, err := m.marks.Do(frozen, time.Minute, func() (struct{}, error) { return struct{}{}, nil })
+			return err
+		})
+	}
+	if marked, err := state.Frozen(m.StateDir); marked || err != nil {
+		t.Errorf("marked %v, %v", marked, err)
+	}
+}
+
 func TestNoMountList(t *testing.T) {
 	m := newMachine(t, 1)
 	info := filepath.Join(m.dir, "proc/self/mountinfo")

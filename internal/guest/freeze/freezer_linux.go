@@ -185,9 +185,9 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 		f.releaseAll(volumes)
 		return 0, fmt.Errorf("failed to start the guard that would end the freeze: %w", err)
 	}
-	f.mark(true)
 	f.frozen.Store(true)
 	f.due.Store(true)
+	f.mark()
 	f.Log.Hold()
 	h := &hold{volumes: volumes, guard: g}
 	f.hold = h
@@ -341,7 +341,7 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	h := f.hold
 	f.hold = nil
 	f.frozen.Store(false)
-	f.mark(false)
+	f.mark()
 	if h == nil {
 		return n, err
 	}
@@ -478,9 +478,16 @@ func (f *Freezer) releaseAll(volumes []*volume) {
 
 // mark notes down for the next agent whether file systems are frozen. What goes
 // wrong there is no reason not to freeze: the guard outlives this agent.
-func (f *Freezer) mark(frozen bool) {
+func (f *Freezer) mark() {
+	frozen := f.Frozen()
 	_, err := f.marks.Do(frozen, markLimit, func() (struct{}, error) {
-		return struct{}{}, state.SetFrozen(f.StateDir, frozen)
+		for noted := frozen; ; noted = !noted {
+			err := state.SetFrozen(f.StateDir, noted)
+			// One that was slow may come last, but must not have the last word.
+			if err != nil || f.Frozen() == noted {
+				return struct{}{}, err
+			}
+		}
 	})
 	if err != nil {
 		f.Log.Warningf("cannot note that file systems are %s: %v", map[bool]string{true: "frozen", false: "thawed"}[frozen], err)
