@@ -319,6 +319,29 @@ func TestFrozenByOthers(t *testing.T) {
 	m.check(t, false, false)
 }
 
+// One file system that cannot be opened does not keep another one frozen.
+func TestDeadAmongOthers(t *testing.T) {
+	m := newMachine(t, 2)
+	fd, err := open(m.points[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	if err := running.freeze(fd); err != nil {
+		t.Fatal(err)
+	}
+	begun, answer := make(chan struct{}), make(chan struct{})
+	defer close(answer)
+	go m.probes.Do(m.points[1], time.Hour, func() (struct{}, error) { // comes first
+		close(begun)
+		<-answer
+		return struct{}{}, nil
+	})
+	<-begun
+	m.thawAll(t, 1)
+	m.check(t, false, false)
+}
+
 // Lazily unmounted, a frozen file system has no path any more.
 func TestUnmountedMeanwhile(t *testing.T) {
 	m := newMachine(t, 1)

@@ -309,11 +309,15 @@ func (f *Freezer) thawAll(ctx context.Context) (int64, error) {
 		d := device{m.Major, m.Minor}
 		return f.stuck(d) || slices.ContainsFunc(volumes, func(v *volume) bool { return v.device == d })
 	})
-	// Those that cannot be opened are dead, and nobody could have frozen them.
-	opening, cancel := limited(context.Background(), openLimit)
-	defer cancel()
+	opening := context.Background()
+	if len(volumes) > 0 { // which must not wait for long
+		var cancel context.CancelFunc
+		opening, cancel = limited(opening, openLimit)
+		defer cancel()
+	}
 	for _, m := range inOrder(f.Root, rest) {
-		if v, err := f.open(opening, m); err == nil {
+		// One that cannot be opened is dead, and must not hide the others.
+		if v, err := f.openOne(opening, m); err == nil {
 			others = append(others, v)
 		}
 	}
