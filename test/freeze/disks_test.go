@@ -15,8 +15,8 @@ import (
 // diskNames are the disks' images, in the order of /dev/vda and so on.
 var diskNames = []string{"ext4", "xfs", "btrfs", "pv1", "pv2", "ro", "loop", "volume"}
 
-// programs are what makes and checks the disks.
-var programs = []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "e2fsck", "xfs_repair", "btrfs"}
+// programs are what makes and checks the disks, here and in the guest.
+var programs = []string{"mkfs.ext4", "mkfs.xfs", "mkfs.btrfs", "e2fsck", "xfs_repair", "btrfs", vm.LVM("lvm").Path}
 
 const mib = 1 << 20
 

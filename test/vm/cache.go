@@ -53,7 +53,7 @@ func Check(images ...Image) error {
 	if _, err := exec.LookPath(qemu); err != nil {
 		errs = append(errs, err)
 	}
-	for _, name := range []string{"kernel/vmlinuz", "kernel/modules", "busybox", "lvm/lvm", "c-agent-11/qemu-ga"} {
+	for _, name := range []string{"kernel/vmlinuz", "kernel/modules", "busybox", "c-agent-11/qemu-ga"} {
 		if _, err := os.Stat(cached(name)); err != nil {
 			errs = append(errs, err)
 		}

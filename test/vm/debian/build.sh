@@ -29,7 +29,7 @@ security=${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
 # What there is besides Debian's minimal system and the agent: what disks and file
 # systems need, and servers that have hooks for a freeze.
 packages='systemd-sysv udev dbus kmod libpam-systemd util-linux-extra tzdata iproute2
-	lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools
+	fdisk lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools
 	mariadb-server postgresql redis-server'
 size=4G # of the file system; the image is sparse
 
