@@ -3,6 +3,7 @@
 package logging
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -32,6 +33,10 @@ const ident = "qemu-ga"
 // one goes through.
 const patience = 100 * time.Millisecond
 
+// filePatience is the same for a file, which takes messages at once or is on a
+// disk that is slow, gone or frozen.
+const filePatience = 2 * time.Second
+
 // stream is a sink of lines: standard error or a log file.
 type stream struct {
 	path    string // of the log file; empty for standard error
@@ -40,13 +45,16 @@ type stream struct {
 	journal bool // standard error is a stream of the journal
 	stuck   bool // the last message was not taken
 	buf     []byte
+	// late, unless nil, gets the end of a write to a file that was no longer
+	// waited for.
+	late chan bool
 }
 
 // kind is what is known about writes to a descriptor.
 type kind int
 
 const (
-	plain   kind = iota // a regular file or device: writes end by themselves
+	plain   kind = iota // a regular file or device, which poll knows nothing of
 	waiting             // a pipe or terminal: pipeBuf bytes may be written after poll
 	socket              // a socket, such as a journal stream
 )
@@ -109,23 +117,23 @@ func (s *stream) Write(t time.Time, level Level, text []byte) bool {
 }
 
 func (s *stream) writeAll(b []byte) bool {
+	if s.kind == plain {
+		return s.writeFile(b)
+	}
 	deadline := time.Now().Add(patience)
 	if s.stuck {
 		deadline = time.Time{}
 	}
 	for len(b) > 0 {
-		if s.kind != plain && !writable(s.fd, deadline) {
+		if !writable(s.fd, deadline) {
 			return false
 		}
 		var n int
 		var err error
-		switch s.kind {
-		case socket:
+		if s.kind == socket {
 			n, err = unix.SendmsgN(s.fd, b, nil, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-		case waiting:
+		} else {
 			n, err = unix.Write(s.fd, b[:min(len(b), pipeBuf)])
-		default:
-			n, err = unix.Write(s.fd, b)
 		}
 		switch {
 		case err == nil:
@@ -137,6 +145,40 @@ func (s *stream) writeAll(b []byte) bool {
 		}
 	}
 	return true
+}
+
+// writeFile writes apart from the caller, as nothing ends a write to a file system
+// that somebody has frozen but the thaw, which the caller may be about to do. A
+// message that is late is written all the same; until then no others are taken.
+func (s *stream) writeFile(b []byte) bool {
+	select {
+	case <-s.late:
+		s.late = nil
+	default:
+		if s.late != nil {
+			return false
+		}
+	}
+	fd, b, done := s.fd, bytes.Clone(b), make(chan bool, 1)
+	go func() {
+		for len(b) > 0 {
+			n, err := unix.Write(fd, b)
+			if err != nil && err != unix.EINTR {
+				break
+			}
+			b = b[max(n, 0):]
+		}
+		done <- len(b) == 0
+	}()
+	timer := time.NewTimer(filePatience)
+	defer timer.Stop()
+	select {
+	case ok := <-done:
+		return ok
+	case <-timer.C:
+		s.late = done
+		return true
+	}
 }
 
 // writable waits until the deadline for a write to fd not to block.
@@ -164,7 +206,7 @@ func (s *stream) Reopen() error {
 		return err
 	}
 	unix.Close(s.fd) //nolint:errcheck // the messages were written by then
-	s.fd, s.kind, s.stuck = fd, kindOf(fd), false
+	s.fd, s.kind, s.stuck, s.late = fd, kindOf(fd), false, nil
 	return nil
 }
 

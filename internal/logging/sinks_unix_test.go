@@ -138,6 +138,50 @@ func TestNobodyReads(t *testing.T) {
 	}
 }
 
+// A file on a frozen file system, which a full pipe stands in for, costs the
+// patience once. What was being written then is not lost.
+func TestFileThatWaits(t *testing.T) {
+	t.Parallel()
+	pipe := make([]int, 2)
+	if err := unix.Pipe(pipe); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pipe[0])
+	defer unix.Close(pipe[1])
+	s := &stream{fd: pipe[1], kind: plain}
+	if n, err := unix.FcntlInt(uintptr(pipe[1]), unix.F_SETPIPE_SZ, 4096); n != 4096 {
+		t.Fatal(n, err)
+	}
+	if _, err := unix.Write(pipe[1], make([]byte, 4096)); err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	for i, want := range []bool{true, false, false} {
+		if got := s.Write(testTime, Critical, []byte("text")); got != want {
+			t.Errorf("message %d: taken %v, want %v", i, got, want)
+		}
+	}
+	if took := time.Since(start); took < filePatience || took > 2*filePatience {
+		t.Errorf("three messages took %v", took)
+	}
+	buf := make([]byte, 8192)
+	for got := ""; got != testLine; {
+		n, err := unix.Read(pipe[0], buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = strings.TrimLeft(string(buf[:n]), "\x00")
+	}
+	for !s.Write(testTime, Critical, []byte("text")) {
+		if time.Since(start) > time.Minute {
+			t.Fatal("nothing is written any more")
+		}
+	}
+	if n, err := unix.Read(pipe[0], buf); string(buf[:n]) != testLine || err != nil {
+		t.Errorf("got %q, %v", buf[:n], err)
+	}
+}
+
 func TestJournalStream(t *testing.T) {
 	var st unix.Stat_t
 	if err := unix.Fstat(2, &st); err != nil {
