@@ -1,6 +1,7 @@
 package wire
 
 import (
+	stdbase64 "encoding/base64"
 	"slices"
 
 	"github.com/segmentio/asm/base64"
@@ -27,12 +28,27 @@ func decodeGroups(dst, src []byte) (data []byte, ok bool) {
 	return dst[:n], err == nil && n == len(src)/4*3
 }
 
+// appendBase64 appends data in base64.
+//
+// The library's first load begins four bytes before its source, but masks these
+// out. Emulated processors have been seen to fault all the same where there is no
+// memory, so the beginning is left to the standard library.
+func appendBase64(dst, data []byte) []byte {
+	const beginning = 6
+	n := base64.StdEncoding.EncodedLen(len(data))
+	dst = slices.Grow(dst, n)
+	text := dst[len(dst) : len(dst)+n]
+	if len(data) > beginning {
+		stdbase64.StdEncoding.Encode(text, data[:beginning])
+		text, data = text[beginning/3*4:], data[beginning:]
+	}
+	base64.StdEncoding.Encode(text, data)
+	return dst[:len(dst)+n]
+}
+
 // appendPacked appends the text of which data is the beginning, decoded.
 func appendPacked(dst, data, rest []byte) []byte {
-	n := base64.StdEncoding.EncodedLen(len(data))
-	dst = slices.Grow(dst, n+len(rest))
-	base64.StdEncoding.Encode(dst[len(dst):len(dst)+n], data)
-	return append(dst[:len(dst)+n], rest...)
+	return append(appendBase64(dst, data), rest...)
 }
 
 const (

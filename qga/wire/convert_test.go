@@ -343,3 +343,18 @@ func FuzzDecodeArgs(f *testing.F) {
 		}
 	})
 }
+
+// The text is made in two parts, the second of them by a codec that changes its
+// way with the length.
+func TestAppendBase64(t *testing.T) {
+	data := make([]byte, 300)
+	for i := range data {
+		data[i] = byte(i * 7)
+	}
+	for n := range data {
+		want := "x" + base64.StdEncoding.EncodeToString(data[:n])
+		if got := string(appendBase64([]byte("x"), data[:n])); got != want {
+			t.Errorf("%d bytes: got %q, want %q", n, got, want)
+		}
+	}
+}

@@ -3,13 +3,11 @@ package wire
 import (
 	"io"
 	"math/bits"
-	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/segmentio/asm/ascii"
-	"github.com/segmentio/asm/base64"
 
 	"github.com/bellhop-vm/bellhop/qga"
 )
@@ -168,10 +166,7 @@ func (w *Writer) Base64(data []byte) {
 	for len(data) > 0 {
 		p := data[:min(piece, len(data))]
 		data = data[len(p):]
-		n := base64.StdEncoding.EncodedLen(len(p))
-		w.buf = slices.Grow(w.buf, n)
-		base64.StdEncoding.Encode(w.buf[len(w.buf):len(w.buf)+n], p)
-		w.buf = w.buf[:len(w.buf)+n]
+		w.buf = appendBase64(w.buf, p)
 		if len(w.buf) >= flushAt {
 			w.pass()
 		}
