@@ -34,6 +34,7 @@ mount --bind /mnt/vdb /mnt/again
 echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_ra # an address less that comes when it likes
 ifconfig eth0 10.0.2.15 netmask 255.255.255.0 up
 route add default gw 10.0.2.2
+until ip address show dev eth0 | grep -q fe80; do sleep 0.1; done # the kernel adds it in a moment
 `
 
 // modules are the drivers of the domain's devices.
