@@ -34,7 +34,7 @@ const (
 
 var (
 	agent  = flag.String("agent", ours, "the agent for TestFaults and TestCycles: ours or c")
-	cycles = flag.Int("cycles", 200, "how often TestCycles freezes and thaws")
+	cycles = flag.Int("cycles", 1000, "how often TestCycles freezes and thaws")
 )
 
 // TestSnapshot takes what a host takes as a snapshot: copies of the disks, while
