@@ -173,7 +173,8 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 	}
 	go keepAlive(ctx, manager)
 
-	resident.Trim() // most of the program was for the start
+	// Most of the program was for the start, but the first client comes first.
+	time.AfterFunc(2*time.Second, resident.Trim)
 	err = a.Listen(ctx, ch)
 	if notifyErr := manager.Notify(systemd.Stopping); notifyErr != nil {
 		log.Warningf("%v", notifyErr)
