@@ -179,9 +179,6 @@ func (h *Hooks) run(ctx context.Context, each hook, arg string) error {
 		Limit:  h.cfg.Limit,
 	})
 	took := time.Since(began).Round(time.Millisecond)
-	if killed(err) && ctx.Err() == nil {
-		err = limitError{each.path, arg, h.cfg.Limit}
-	}
 	if err == nil {
 		h.cfg.Log(logging.Message, "fsfreeze hook %s %s took %v%s", each.path, arg, took, said(output))
 		return nil
@@ -217,15 +214,3 @@ func started(err error) bool {
 func killed(err error) bool {
 	return errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled)
 }
-
-// A limitError is a hook that took too long.
-type limitError struct {
-	path, arg string
-	limit     time.Duration
-}
-
-func (e limitError) Error() string {
-	return fmt.Sprintf("child process has failed to execute fsfreeze hook: %s %s did not end within %v", e.path, e.arg, e.limit)
-}
-
-func (e limitError) Unwrap() error { return context.DeadlineExceeded }

@@ -31,10 +31,10 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	if limit == 0 {
 		limit = DefaultLimit
 	}
-	ctx, cancel := context.WithTimeout(ctx, limit)
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, &limitError{c.Args, limit})
 	defer cancel()
-	if err := ctx.Err(); err != nil {
-		return nil, failed(c, err)
+	if ctx.Err() != nil {
+		return nil, failed(c, context.Cause(ctx))
 	}
 
 	p, err := start(c)
@@ -56,7 +56,7 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 	case exit = <-p.exited:
 	case <-ctx.Done():
 		p.kill()
-		err = failed(c, ctx.Err())
+		err = failed(c, context.Cause(ctx))
 	}
 	_ = p.output.SetReadDeadline(time.Now().Add(grace))
 	output := <-collected
@@ -80,6 +80,18 @@ func Run(ctx context.Context, c Command) ([]byte, error) {
 func failed(c Command, err error) error {
 	return fmt.Errorf("child process has failed to %s: %w", c.Action, err)
 }
+
+// A limitError is a program that took too long.
+type limitError struct {
+	args  []string
+	limit time.Duration
+}
+
+func (e *limitError) Error() string {
+	return fmt.Sprintf("%s did not end within %v", strings.Join(e.args, " "), e.limit)
+}
+
+func (e *limitError) Unwrap() error { return context.DeadlineExceeded }
 
 // A process is a program on its way, and our ends of its pipes.
 type process struct {
