@@ -224,8 +224,15 @@ type datagram struct {
 	path   string
 	encode func(b []byte, t time.Time, level Level, text []byte) []byte
 	fd     int // -1 when there is none
+	// absent is until when nobody is assumed to listen, as nobody did a moment
+	// ago.
+	absent time.Time
 	buf    []byte
 }
+
+// absence is how long a daemon that was not there is not looked for again: on a
+// system that has none, that would be most of what a short command costs.
+const absence = 100 * time.Millisecond
 
 // Syslog returns a sink that writes to the system's syslog daemon, with
 // facility user.
@@ -259,6 +266,9 @@ func (d *datagram) Write(t time.Time, level Level, text []byte) bool {
 }
 
 func (d *datagram) connect() bool {
+	if time.Now().Before(d.absent) {
+		return false
+	}
 	// Not with SOCK_CLOEXEC, which macOS lacks.
 	syscall.ForkLock.RLock()
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM, 0)
@@ -271,13 +281,17 @@ func (d *datagram) connect() bool {
 	}
 	if unix.Connect(fd, &unix.SockaddrUnix{Name: d.path}) != nil {
 		unix.Close(fd) //nolint:errcheck // it was not used
+		d.absent = time.Now().Add(absence)
 		return false
 	}
 	d.fd = fd
 	return true
 }
 
-func (d *datagram) Reopen() error { return d.Close() }
+func (d *datagram) Reopen() error {
+	d.absent = time.Time{}
+	return d.Close()
+}
 
 func (d *datagram) Close() error {
 	if d.fd < 0 {

@@ -112,7 +112,7 @@ func TestNobodyReads(t *testing.T) {
 				lost++
 			}
 		}
-		if d := time.Since(start); d > 20*patience {
+		if d := time.Since(start); d > 200*patience {
 			t.Errorf("%s: 1000 messages took %v", name, d)
 		}
 		if lost < 100 {
@@ -159,14 +159,15 @@ func TestFileThatWaits(t *testing.T) {
 		t.Fatal(err)
 	}
 	start := time.Now()
-	for i, want := range []bool{true, false, false} {
-		if got := s.Write(testTime, Critical, []byte("text")); got != want {
+	for i := range 100 {
+		if got, want := s.Write(testTime, Critical, []byte("text")), i == 0; got != want {
 			t.Errorf("message %d: taken %v, want %v", i, got, want)
 		}
 	}
-	if took := time.Since(start); took < filePatience || took > 2*filePatience {
-		t.Errorf("three messages took %v", took)
+	if took := time.Since(start); took < filePatience || took > 20*filePatience {
+		t.Errorf("a hundred messages took %v", took)
 	}
+	start = time.Now()
 	buf := make([]byte, 64<<10)
 	for got := ""; got != testLine; {
 		n, err := unix.Read(pipe[0], buf)
@@ -219,7 +220,7 @@ func listen(t *testing.T, path string) *net.UnixConn {
 
 func receive(t *testing.T, conn *net.UnixConn) string {
 	t.Helper()
-	if err := conn.SetReadDeadline(time.Now().Add(5 * time.Second)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
 		t.Fatal(err)
 	}
 	buf := make([]byte, 2*maxText)
@@ -247,8 +248,10 @@ func TestSyslogAndJournal(t *testing.T) {
 			t.Error("written before the daemon was there")
 		}
 		conn := listen(t, path)
-		if !d.Write(testTime, Info, text) {
-			t.Fatal("not written")
+		for end := time.Now().Add(10 * time.Second); !d.Write(testTime, Info, text); time.Sleep(absence / 10) {
+			if time.Now().After(end) {
+				t.Fatal("not written")
+			}
 		}
 		if got := receive(t, conn); got != tt.want {
 			t.Errorf("got %q, want %q", got, tt.want)
@@ -270,7 +273,7 @@ func TestSyslogAndJournal(t *testing.T) {
 				lost++
 			}
 		}
-		if lost == 0 || time.Since(start) > 5*time.Second {
+		if lost == 0 || time.Since(start) > time.Minute {
 			t.Errorf("nobody reads: %d of 10000 lost in %v", lost, time.Since(start))
 		}
 		if err := d.Close(); err != nil {
@@ -319,7 +322,7 @@ func TestZoneThatWaits(t *testing.T) {
 	if err := unix.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, os.Args[0], "-test.run=^TestZoneThatWaits$")
 	cmd.Env = append(os.Environ(), "TZ=:"+pipe, "TEST_ZONE_THAT_WAITS=yes")
