@@ -23,6 +23,9 @@ func Grow(b []byte, need int) ([]byte, bool) {
 	if err != nil {
 		return b, false
 	}
+	// Most of a first transfer would be the work of getting its memory, a small
+	// page at a time.
+	_ = unix.Madvise(m, unix.MADV_HUGEPAGE)
 	return append(m[:0], b...), true
 }
 
