@@ -1,5 +1,8 @@
 //go:build linux
 
+//go:debug containermaxprocs=0
+//go:debug updatemaxprocs=0
+
 // Qemu-ga is the QEMU guest agent: it runs in a virtual machine and lets the
 // host look after it. It takes the place of the C agent of the same name.
 package main
@@ -317,22 +320,22 @@ func keepAlive(ctx context.Context, manager *systemd.Service) {
 	}
 }
 
-// maxProcessors is how many processors the Go runtime gets to know. It sets
-// aside memory for each, about 30 kB, which on a guest with hundreds would be
-// most of the agent's; and the agent has no use for more.
-const maxProcessors = 2
-
-// boundProcessors starts the program again with a bound on the processors where
-// the machine has many more: the runtime reads it only at its start. Programs
-// that the agent starts do not inherit it.
+// boundProcessors keeps the Go runtime to one processor. The agent waits for the
+// kernel most of the time, and for that one is enough: it still serves all clients
+// at once, as threads that block in a system call do not count. With more, the
+// runtime looks for work to share after each request, which takes longer than most
+// requests do.
+//
+// It also sets memory aside for each processor, about 30 kB, and reads how many it
+// may use only at its start. Where the machine has many, the program starts itself
+// again; programs that the agent starts do not inherit what it is told then.
 func boundProcessors() {
-	const variable = "GOMAXPROCS"
-	if _, ok := os.LookupEnv(variable); ok || runtime.NumCPU() <= 2*maxProcessors {
-		os.Unsetenv(variable) //nolint:errcheck // fails only for malformed names
-		return
+	const variable, few = "GOMAXPROCS", 4
+	if _, ok := os.LookupEnv(variable); !ok && runtime.NumCPU() > few {
+		if path, err := os.Executable(); err == nil {
+			_ = syscall.Exec(path, os.Args, append(os.Environ(), variable+"=1")) // failing that, with more memory
+		}
 	}
-	env := append(os.Environ(), fmt.Sprintf("%s=%d", variable, maxProcessors))
-	if path, err := os.Executable(); err == nil {
-		_ = syscall.Exec(path, os.Args, env) // failing that, with more memory
-	}
+	os.Unsetenv(variable) //nolint:errcheck // fails only for malformed names
+	runtime.GOMAXPROCS(1)
 }
