@@ -3,7 +3,7 @@ package qga
 // GetTime returns the guest's system time in nanoseconds since the Unix epoch.
 // The clock behind it may be coarser: microseconds on Linux, 100 ns on Windows.
 var GetTime = Command[Empty, int64]{Info{
-	Name: "guest-get-time", Since: "1.5", Systems: AllSystems, Prompt: true,
+	Name: "guest-get-time", Since: "1.5", Systems: AllSystems,
 }}
 
 // SetTimeArgs are the arguments of guest-set-time.

@@ -47,9 +47,6 @@ type Info struct {
 	Silent bool
 	// WhileFrozen commands run even while file systems are frozen.
 	WhileFrozen bool
-	// Prompt commands answer from memory: they never wait for a disk, a
-	// device or a process, so a reply before them may wait for theirs.
-	Prompt bool
 }
 
 // A Command is the descriptor of one command: A are its arguments, R is its

@@ -12,7 +12,7 @@ type VCPU struct {
 
 // GetVCPUs lists all logical processors, in no particular order.
 var GetVCPUs = Command[Empty, []VCPU]{Info{
-	Name: "guest-get-vcpus", Since: "1.5", Systems: Linux | Windows, Prompt: true,
+	Name: "guest-get-vcpus", Since: "1.5", Systems: Linux | Windows,
 }}
 
 // SetVCPUsArgs are the arguments of guest-set-vcpus.

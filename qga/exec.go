@@ -29,7 +29,7 @@ type ExecStatusResult struct {
 // ExecStatus asks for the state of a process that Exec started. An agent may
 // forget the process with the first reply that says it has exited.
 var ExecStatus = Command[ExecStatusArgs, ExecStatusResult]{Info{
-	Name: "guest-exec-status", Since: "2.5", Systems: AllSystems, Prompt: true,
+	Name: "guest-exec-status", Since: "2.5", Systems: AllSystems,
 }}
 
 // A CaptureOutput says which output of a process is kept for ExecStatus; the

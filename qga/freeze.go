@@ -15,7 +15,7 @@ func (FreezeState) EnumValues() []string { return enumValues(Thawed, Frozen) }
 // FSFreezeStatus returns the state as the agent has it. It does not know of
 // other programs that freeze or thaw.
 var FSFreezeStatus = Command[Empty, FreezeState]{Info{
-	Name: "guest-fsfreeze-status", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true, Prompt: true,
+	Name: "guest-fsfreeze-status", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true,
 }}
 
 // FSFreezeFreeze syncs and freezes all local file systems and returns how many

@@ -24,5 +24,5 @@ type AgentInfo struct {
 // GuestInfo returns the agent's version and its commands. It keeps the prefix
 // that other descriptors drop, because Info is the descriptor's own type.
 var GuestInfo = Command[Empty, AgentInfo]{Info{
-	Name: "guest-info", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true, Prompt: true,
+	Name: "guest-info", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true,
 }}

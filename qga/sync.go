@@ -11,16 +11,16 @@ type SyncArgs struct {
 // waiting for a reply, sends it and drops everything up to the reply that has
 // its number.
 var Sync = Command[SyncArgs, int64]{Info{
-	Name: "guest-sync", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true, Prompt: true,
+	Name: "guest-sync", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true,
 }}
 
 // SyncDelimited is Sync with a byte 0xFF before the reply, which is never part
 // of JSON: a client may skip everything up to that byte without parsing it.
 var SyncDelimited = Command[SyncArgs, int64]{Info{
-	Name: "guest-sync-delimited", Since: "1.1", Systems: AllSystems, WhileFrozen: true, Prompt: true,
+	Name: "guest-sync-delimited", Since: "1.1", Systems: AllSystems, WhileFrozen: true,
 }}
 
 // Ping does nothing; its reply shows that the agent is there.
 var Ping = Command[Empty, Empty]{Info{
-	Name: "guest-ping", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true, Prompt: true,
+	Name: "guest-ping", Since: "0.15.0", Systems: AllSystems, WhileFrozen: true,
 }}

@@ -6,7 +6,6 @@ package agent
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"runtime/debug"
 	"slices"
@@ -17,7 +16,6 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/qga"
-	"github.com/bellhop-vm/bellhop/qga/wire"
 )
 
 // maxSessions bounds how many clients of one channel are served at a time.
@@ -107,6 +105,24 @@ func (a *Agent) info(context.Context, qga.Empty) (qga.AgentInfo, error) {
 	return info, nil
 }
 
+// find returns the handler of a command that may run.
+func (a *Agent) find(command []byte) (*Handler, error) {
+	h := a.byName[string(command)]
+	if h == nil {
+		return nil, &qga.Error{
+			Class: qga.CommandNotFound,
+			Desc:  "The command " + string(command) + " has not been found",
+		}
+	}
+	if !a.enabled(h) {
+		return nil, &qga.Error{
+			Class: qga.CommandNotFound,
+			Desc:  "Command " + h.Name + " has been disabled: the command is not allowed",
+		}
+	}
+	return h, nil
+}
+
 // enabled asks the gates.
 func (a *Agent) enabled(h *Handler) bool {
 	for _, g := range a.gates {
@@ -192,16 +208,4 @@ func waitFor(group *sync.WaitGroup, limit time.Duration) bool {
 	case <-time.After(limit):
 		return false
 	}
-}
-
-// run carries out a command. A panic in a handler costs its caller an error,
-// not every client the agent.
-func (a *Agent) run(ctx context.Context, h *Handler, args wire.Value, w *wire.Writer) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			a.log.Warningf("%s failed in a way it never should: %v", h.Name, p)
-			err = fmt.Errorf("internal error in %s", h.Name)
-		}
-	}()
-	return h.serve(ctx, args, w)
 }

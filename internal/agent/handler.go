@@ -13,9 +13,13 @@ import (
 // that carries it out. Handle and HandleStream make one.
 type Handler struct {
 	qga.Info
-	// serve decodes the arguments, does the work and writes the value of the
-	// reply.
-	serve func(ctx context.Context, args wire.Value, w *wire.Writer) error
+	argsType reflect.Type
+	decoder  wire.Decoder
+	// Either call returns the result, which encoder writes, or stream writes it.
+	// The args are a pointer to a value of argsType.
+	call    func(ctx context.Context, args any) (any, error)
+	encoder wire.Encoder
+	stream  func(ctx context.Context, args any, w *wire.Writer) error
 }
 
 // Handle binds a command to the function that carries it out. The arguments
@@ -24,9 +28,10 @@ type Handler struct {
 //
 // The function may be called for several clients at once.
 func Handle[A, R any](c qga.Command[A, R], fn func(context.Context, A) (R, error)) Handler {
-	return handle(c.Info, c.ArgsType(), c.ResultType(), func(ctx context.Context, args any) (any, error) {
-		return fn(ctx, *args.(*A))
-	})
+	h := handler(c)
+	h.encoder = wire.EncoderOf(c.ResultType())
+	h.call = func(ctx context.Context, args any) (any, error) { return fn(ctx, *args.(*A)) }
+	return h
 }
 
 // HandleStream is Handle for a result that is too large to be held in memory:
@@ -34,35 +39,24 @@ func Handle[A, R any](c qga.Command[A, R], fn func(context.Context, A) (R, error
 // a few kilobytes it must not fail any more, because the beginning of the
 // reply may be on its way.
 func HandleStream[A, R any](c qga.Command[A, R], fn func(context.Context, A, *wire.Writer) error) Handler {
-	return handleStream(c.Info, c.ArgsType(), func(ctx context.Context, args any, w *wire.Writer) error {
-		return fn(ctx, *args.(*A), w)
-	})
+	h := handler(c)
+	h.stream = func(ctx context.Context, args any, w *wire.Writer) error { return fn(ctx, *args.(*A), w) }
+	return h
 }
 
-// handle and handleStream are what is the same for all commands. Each command
-// has its own copy of the code that knows its types: there should be little.
-// The args are a pointer to a value of argsType.
-func handle(info qga.Info, argsType, resultType reflect.Type, fn func(ctx context.Context, args any) (any, error)) Handler {
-	encoder := wire.EncoderOf(resultType)
-	return handleStream(info, argsType, func(ctx context.Context, args any, w *wire.Writer) error {
-		result, err := fn(ctx, args)
-		if err != nil {
-			return err
-		}
-		encoder.Encode(w, reflect.ValueOf(result))
-		return nil
-	})
+// handler is what is the same for all commands. Each command has its own copy of
+// the code that knows its types: there should be little.
+func handler(c qga.Descriptor) Handler {
+	return Handler{Info: c.Describe(), argsType: c.ArgsType(), decoder: wire.ArgsDecoderOf(c.ArgsType())}
 }
 
-func handleStream(info qga.Info, argsType reflect.Type, fn func(ctx context.Context, args any, w *wire.Writer) error) Handler {
-	decoder := wire.ArgsDecoderOf(argsType)
-	return Handler{info, func(ctx context.Context, v wire.Value, w *wire.Writer) error {
-		args := reflect.New(argsType)
-		if err := decoder.Decode(v, args.Elem()); err != nil {
-			return err
-		}
-		return fn(ctx, args.Interface(), w)
-	}}
+// arguments checks and decodes the arguments.
+func (h *Handler) arguments(v wire.Value) (any, error) {
+	args := reflect.New(h.argsType)
+	if err := h.decoder.Decode(v, args.Elem()); err != nil {
+		return nil, err
+	}
+	return args.Interface(), nil
 }
 
 // protocolError is the one place where an error becomes what the client sees.

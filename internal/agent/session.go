@@ -3,9 +3,12 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"runtime/debug"
+	"sync"
 	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/logging"
@@ -20,8 +23,20 @@ type session struct {
 	agent *Agent
 	conn  io.ReadWriteCloser
 	rd    *wire.Reader
+
+	// Replies gather in w while there are requests to be answered. From the
+	// second one of a burst on a timer sends what has gathered each holdBack, so
+	// that no reply waits for a command behind it that takes its time.
 	w     *wire.Writer
+	timer *time.Timer
+	// burst says that the timer runs, and that w is used by two: each holds mu
+	// meanwhile. It is changed by the session only, holding mu.
+	burst bool
+	mu    sync.Mutex
 }
+
+// holdBack is how long a reply may wait for those behind it.
+const holdBack = time.Millisecond
 
 // errTorn ends a session whose reply broke off in the middle.
 var errTorn = errors.New("a reply could not be completed")
@@ -39,19 +54,20 @@ func (a *Agent) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 
 	s := session{agent: a, conn: conn, rd: wire.NewReader(conn), w: wire.NewWriter(conn)}
 	defer s.rd.Close()
+	defer s.endBurst()
 	for {
 		v, ok, err := s.rd.Next()
 		switch {
 		case err != nil:
+			s.lock()
 			s.w.Error(wire.Value{}, false, protocolError(err))
+			s.unlock()
 		case ok:
 			if err := s.serve(ctx, v); err != nil {
 				return err
 			}
 		default:
-			// Replies wait for as long as there are requests to be answered,
-			// and no longer.
-			if err := s.w.Flush(); err != nil {
+			if err := s.flush(); err != nil {
 				return err
 			}
 			if err := s.fill(); err != nil {
@@ -85,54 +101,125 @@ func (s *session) fill() error {
 	return err
 }
 
+// beginBurst is called before each command that may hold up replies.
+func (s *session) beginBurst() {
+	if s.burst || !s.w.Pending() {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.burst = true
+	if s.timer == nil {
+		s.timer = time.AfterFunc(holdBack, s.sendGathered)
+	} else {
+		s.timer.Reset(holdBack)
+	}
+}
+
+// sendGathered is what the timer does.
+func (s *session) sendGathered() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.burst {
+		_ = s.w.Flush() // the session learns of it from its own
+		s.timer.Reset(holdBack)
+	}
+}
+
+// endBurst has w to the session alone again.
+func (s *session) endBurst() {
+	if !s.burst {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.burst = false
+	s.timer.Stop()
+}
+
+// flush sends what has gathered, which is the end of a burst.
+func (s *session) flush() error {
+	s.endBurst()
+	return s.w.Flush()
+}
+
+// lock and unlock are around all use of w in a burst.
+func (s *session) lock() {
+	if s.burst {
+		s.mu.Lock()
+	}
+}
+
+func (s *session) unlock() {
+	if s.burst {
+		s.mu.Unlock()
+	}
+}
+
 // serve answers one request. An error ends the session.
 func (s *session) serve(ctx context.Context, v wire.Value) error {
 	s.agent.count()
 	req, err := wire.Envelope(v)
-	if err != nil {
-		s.w.Error(req.ID, req.HasID, protocolError(err))
-		return nil
-	}
-	h := s.agent.byName[string(req.Command)]
-	if h == nil {
-		s.w.Error(req.ID, req.HasID, &qga.Error{
-			Class: qga.CommandNotFound,
-			Desc:  "The command " + string(req.Command) + " has not been found",
-		})
-		return nil
-	}
-	if !s.agent.enabled(h) {
-		s.w.Error(req.ID, req.HasID, &qga.Error{
-			Class: qga.CommandNotFound,
-			Desc:  "Command " + h.Name + " has been disabled: the command is not allowed",
-		})
-		return nil
-	}
-	if !h.Prompt {
-		// Nobody's reply waits for somebody else's disk.
-		if err := s.w.Flush(); err != nil {
-			return err
+	if err == nil {
+		var h *Handler
+		if h, err = s.agent.find(req.Command); err == nil {
+			// The one writes its reply by itself, the other may be the last thing
+			// that happens.
+			if h.stream != nil || h.Silent {
+				if err := s.flush(); err != nil {
+					return err
+				}
+			}
+			err = s.carryOut(ctx, h, req)
 		}
 	}
-	if s.agent.log.Enabled(logging.Debug) {
-		s.agent.log.Debugf("%s called", h.Name)
-	}
-
-	args := wire.EmptyObject
-	if req.HasArgs {
-		args = req.Args
-	}
-	s.w.BeginReturn(h.Name == qga.SyncDelimited.Name)
-	err = s.agent.run(ctx, h, args, s.w)
-	switch {
-	case err != nil:
+	if err != nil {
+		s.lock()
+		defer s.unlock()
 		if !s.w.Error(req.ID, req.HasID, protocolError(err)) {
 			return errTorn
 		}
-	case h.Silent:
-		s.w.Abort()
-	default:
-		s.w.EndReturn(req.ID, req.HasID)
 	}
+	return nil
+}
+
+// carryOut carries out a command and writes the reply to its success. A panic in a
+// handler costs its caller an error, not every client the agent.
+func (s *session) carryOut(ctx context.Context, h *Handler, req wire.Request) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			s.agent.log.Warningf("%s failed in a way it never should: %v", h.Name, p)
+			err = fmt.Errorf("internal error in %s", h.Name)
+		}
+	}()
+	if s.agent.log.Enabled(logging.Debug) {
+		s.agent.log.Debugf("%s called", h.Name)
+	}
+	v := wire.EmptyObject
+	if req.HasArgs {
+		v = req.Args
+	}
+	args, err := h.arguments(v)
+	if err != nil {
+		return err
+	}
+	if h.stream != nil {
+		s.w.BeginReturn(false)
+		if err := h.stream(ctx, args, s.w); err != nil {
+			return err
+		}
+		s.w.EndReturn(req.ID, req.HasID)
+		return nil
+	}
+	s.beginBurst()
+	result, err := h.call(ctx, args)
+	if err != nil || h.Silent {
+		return err
+	}
+	s.lock()
+	defer s.unlock()
+	s.w.BeginReturn(h.Name == qga.SyncDelimited.Name)
+	h.encoder.Encode(s.w, reflect.ValueOf(result))
+	s.w.EndReturn(req.ID, req.HasID)
 	return nil
 }

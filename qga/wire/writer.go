@@ -125,6 +125,9 @@ func (w *Writer) Flush() error {
 	return w.err
 }
 
+// Pending reports whether there is text that Flush would pass on.
+func (w *Writer) Pending() bool { return len(w.buf) > 0 }
+
 // pass passes on a part of a message.
 func (w *Writer) pass() {
 	_ = w.Flush() // remembered

@@ -1,0 +1,94 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/bellhop-vm/bellhop/qga"
+	"github.com/bellhop-vm/bellhop/qga/wire"
+)
+
+// TestBurst sends many requests in one go, some of which take longer than replies
+// may be held back, some of which fail, some of which write their own reply.
+func TestBurst(t *testing.T) {
+	a := New(silent(), nil,
+		Handle(qga.FileClose, func(_ context.Context, args qga.HandleArgs) (qga.Empty, error) {
+			time.Sleep(time.Duration(args.Handle) * time.Microsecond)
+			return qga.Empty{}, nil
+		}),
+		Handle(qga.FileFlush, func(context.Context, qga.HandleArgs) (qga.Empty, error) { panic("oh") }),
+		HandleStream(qga.FileRead, func(_ context.Context, args qga.FileReadArgs, w *wire.Writer) error {
+			w.String(strings.Repeat("x", int(args.Handle)))
+			return nil
+		}),
+	)
+	ch := make(pipes)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go a.Listen(ctx, ch)
+	c := ch.dial()
+	defer c.Close()
+
+	var requests, want strings.Builder
+	ask := func(request, reply string) {
+		fmt.Fprintf(&requests, request+"\n", requests.Len())
+		fmt.Fprintln(&want, reply)
+	}
+	for i := range 100 {
+		ask(`{"execute":"guest-ping","id":%d}`, fmt.Sprintf(`{"return": {}, "id": %d}`, requests.Len()))
+		ask(fmt.Sprintf(`{"execute":"guest-file-close","arguments":{"handle":%d},"id":%%d}`, i*50),
+			fmt.Sprintf(`{"return": {}, "id": %d}`, requests.Len()))
+		ask(`{"execute":"guest-file-flush","arguments":{"handle":1},"id":%d}`,
+			fmt.Sprintf(`{"id": %d, "error": {"class": "GenericError", "desc": "internal error in guest-file-flush"}}`, requests.Len()))
+		if i%10 == 0 {
+			ask(fmt.Sprintf(`{"execute":"guest-file-read","arguments":{"handle":%d},"id":%%d}`, i*10000),
+				fmt.Sprintf(`{"return": "%s", "id": %d}`, strings.Repeat("x", i*10000), requests.Len()))
+		}
+	}
+	go io.WriteString(c, requests.String())
+	_ = c.SetDeadline(time.Now().Add(patience))
+	r := bufio.NewReader(c)
+	for line := range strings.Lines(want.String()) {
+		if got, err := r.ReadString('\n'); got != line {
+			t.Fatalf("got %.200q, %v, want %.200q", got, err, line)
+		}
+	}
+}
+
+// TestHeldBack shows that the reply to the first of two commands comes while the
+// second one is carried out, time and again.
+func TestHeldBack(t *testing.T) {
+	arrived := make(chan struct{})
+	a := New(silent(), nil, Handle(qga.FileClose, func(context.Context, qga.HandleArgs) (qga.Empty, error) {
+		select {
+		case <-arrived:
+		case <-time.After(patience):
+		}
+		return qga.Empty{}, nil
+	}))
+	ch := make(pipes)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	go a.Listen(ctx, ch)
+	c := ch.dial()
+	defer c.Close()
+
+	const times = 5
+	go io.WriteString(c, strings.Repeat(`{"execute":"guest-ping"}{"execute":"guest-file-close","arguments":{"handle":1}}`, times))
+	_ = c.SetDeadline(time.Now().Add(patience / 2))
+	r := bufio.NewReader(c)
+	for range times {
+		if got, err := r.ReadString('\n'); got != "{\"return\": {}}\n" {
+			t.Fatalf("got %q, %v: it waits for the command behind it", got, err)
+		}
+		arrived <- struct{}{}
+		if got, err := r.ReadString('\n'); got != "{\"return\": {}}\n" {
+			t.Fatalf("got %q, %v", got, err)
+		}
+	}
+}
