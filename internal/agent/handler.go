@@ -24,7 +24,7 @@ type Handler struct {
 
 // Handle binds a command to the function that carries it out. The arguments
 // are checked before the function sees them; binary ones are valid until it
-// returns. An error that is no *qga.Error becomes one of class GenericError.
+// returns, or until its *InUse says. An error that is no *qga.Error becomes one of class GenericError.
 //
 // The function may be called for several clients at once.
 func Handle[A, R any](c qga.Command[A, R], fn func(context.Context, A) (R, error)) Handler {
@@ -58,6 +58,16 @@ func (h *Handler) arguments(v wire.Value) (any, error) {
 	}
 	return args.Interface(), nil
 }
+
+// An InUse is the error of a command that was given up, while its binary arguments
+// are in use until a channel is closed.
+type InUse struct {
+	Err   error
+	Until <-chan struct{}
+}
+
+func (e *InUse) Error() string { return e.Err.Error() }
+func (e *InUse) Unwrap() error { return e.Err }
 
 // protocolError is the one place where an error becomes what the client sees.
 func protocolError(err error) *qga.Error {

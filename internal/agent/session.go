@@ -174,6 +174,9 @@ func (s *session) serve(ctx context.Context, v wire.Value) error {
 		}
 	}
 	if err != nil {
+		if e, ok := errors.AsType[*InUse](err); ok {
+			s.rd.Lend(e.Until)
+		}
 		s.lock()
 		defer s.unlock()
 		if !s.w.Error(req.ID, req.HasID, protocolError(err)) {

@@ -235,6 +235,17 @@ func (r *Reader) Trim() {
 	r.in, r.pos, r.end = make([]byte, smallInput), 0, 0
 }
 
+// Lend leaves the memory of the value returned last to those who use it, and gives
+// it back when the channel is closed.
+func (r *Reader) Lend(until <-chan struct{}) {
+	tape := r.tape
+	r.tape = nil
+	go func() {
+		<-until
+		buffer.Release(tape)
+	}()
+}
+
 // Close gives back all memory. The Reader must not be used any more.
 func (r *Reader) Close() {
 	buffer.Release(r.tape)

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -139,6 +140,9 @@ func launch(path string, argv, env []string, files [3]int) (child, error) {
 		return child{}, unix.ENOENT
 	}
 	if strings.Contains(path, "/") {
+		if stuck.Executable(path) == stuck.ErrStuck {
+			return child{}, unix.ETIMEDOUT
+		}
 		return spawn(path, argv, env, files)
 	}
 	err := error(unix.ENOENT)
@@ -148,7 +152,7 @@ func launch(path string, argv, env []string, files [3]int) (child, error) {
 			file = dir + "/" + path
 		}
 		// To ask is a lot cheaper than to try.
-		e := unix.Access(file, unix.X_OK)
+		e := stuck.Executable(file)
 		if e == nil {
 			var c child
 			if c, e = spawn(file, argv, env, files); e == nil {
@@ -158,7 +162,7 @@ func launch(path string, argv, env []string, files [3]int) (child, error) {
 		switch e {
 		case unix.EACCES:
 			err = e // what was found and cannot be run is worth more than nothing
-		case unix.ENOENT, unix.ENOTDIR, unix.ESTALE, unix.ENODEV, unix.ETIMEDOUT:
+		case unix.ENOENT, unix.ENOTDIR, unix.ESTALE, unix.ENODEV, unix.ETIMEDOUT, stuck.ErrStuck:
 		default:
 			return child{}, e
 		}

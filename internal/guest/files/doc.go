@@ -6,8 +6,7 @@
 // writes share one position without further ado.
 //
 // Nothing is opened or read in a way that waits for somebody else: a FIFO
-// without a writer is empty, a terminal without input is out of data. What
-// cannot be bounded is the kernel waiting for a disk, or for the server of a
-// network file system that is gone. That holds up the client that asked, and
-// for a while those that want the same handle, but nobody else.
+// without a writer is empty, a terminal without input is out of data. A disk, or
+// the server of a network file system, that does not answer is given up after a
+// while; until the kernel returns, the handle is in use and no other is.
 package files

@@ -133,9 +133,9 @@ func openFailed(path, mode string, err error) error {
 // read fills buf as far as the file has data now. It returns how many bytes it
 // read and, if those are fewer than asked for, why: io.EOF or the kernel's
 // reason.
-func (f *file) read(buf []byte) (n int, err error) {
-	for n < len(buf) {
-		m, err := unix.Read(f.fd, buf[n:])
+func (f *file) read(buf []byte) (n int64, err error) {
+	for len(buf) > 0 {
+		m, err := unix.Read(f.fd, buf)
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
@@ -143,16 +143,17 @@ func (f *file) read(buf []byte) (n int, err error) {
 		case m == 0:
 			return n, io.EOF
 		default:
-			n += m
+			n += int64(m)
+			buf = buf[m:]
 		}
 	}
 	return n, nil
 }
 
 // write is read's counterpart.
-func (f *file) write(data []byte) (n int, err error) {
-	for n < len(data) {
-		m, err := unix.Write(f.fd, data[n:])
+func (f *file) write(data []byte) (n int64, err error) {
+	for len(data) > 0 {
+		m, err := unix.Write(f.fd, data)
 		switch {
 		case err == unix.EINTR:
 		case err != nil:
@@ -160,7 +161,8 @@ func (f *file) write(data []byte) (n int, err error) {
 		case m == 0:
 			return n, unix.EIO // or this would go on for ever
 		default:
-			n += m
+			n += int64(m)
+			data = data[m:]
 		}
 	}
 	return n, nil

@@ -6,10 +6,12 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
+	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 	"github.com/bellhop-vm/bellhop/qga"
 )
@@ -41,6 +43,9 @@ type Table struct {
 	audit   func(format string, args ...any)
 	max     int
 	scratch scratch
+	// limit is how long a system call may take. One that writes may take three
+	// times as long: the largest write is a lot for a slow disk.
+	limit time.Duration
 
 	mu     sync.Mutex
 	files  map[qga.Handle]*file
@@ -49,7 +54,7 @@ type Table struct {
 
 // New returns a Table without any files.
 func New(c Config) *Table {
-	t := &Table{handles: c.Handles, audit: c.Audit, max: c.MaxOpen, files: map[qga.Handle]*file{}}
+	t := &Table{handles: c.Handles, audit: c.Audit, max: c.MaxOpen, files: map[qga.Handle]*file{}, limit: stuck.DiskLimit}
 	if t.max <= 0 {
 		t.max = DefaultMaxOpen
 	}
@@ -85,11 +90,23 @@ func (t *Table) open(_ context.Context, args qga.FileOpenArgs) (qga.Handle, erro
 	if err := t.takePlace(); err != nil {
 		return 0, openFailed(args.Path, mode, err)
 	}
-	fd, err := open(args.Path, mode)
-	if err != nil {
+	opened, late := stuck.Do(t.limit, func() result {
+		fd, err := open(args.Path, mode)
+		return result{int64(fd), err}
+	}, func(opened result) {
+		if opened.err == nil {
+			unix.Close(int(opened.n))
+		}
 		t.returnPlace()
-		return 0, err
+	})
+	if late != nil {
+		return 0, openFailed(args.Path, mode, unix.ETIMEDOUT)
 	}
+	if opened.err != nil {
+		t.returnPlace()
+		return 0, opened.err
+	}
+	fd := int(opened.n)
 	n, err := t.handles.NextHandle()
 	if err != nil {
 		unix.Close(fd)
@@ -153,7 +170,12 @@ func (t *Table) close(ctx context.Context, args qga.HandleArgs) (qga.Empty, erro
 		}()
 		return qga.Empty{}, nil
 	}
-	if err := t.finish(f); err != nil {
+	// A server may be sent now what was written.
+	err, late := stuck.Do(3*t.limit, func() error { return t.finish(f) }, func(error) {})
+	if late != nil {
+		err = unix.ETIMEDOUT
+	}
+	if err != nil {
 		return qga.Empty{}, fmt.Errorf("failed to close handle: %s", strerror.Text(err))
 	}
 	return qga.Empty{}, nil
@@ -186,8 +208,10 @@ func (t *Table) seek(ctx context.Context, args qga.FileSeekArgs) (qga.FileSeekRe
 	if err := f.acquire(ctx); err != nil {
 		return qga.FileSeekResult{}, err
 	}
-	defer f.release()
-	position, err := unix.Seek(f.fd, args.Offset, whence)
+	position, late, err := t.call(f, t.limit, func() (int64, error) { return unix.Seek(f.fd, args.Offset, whence) }, func() {})
+	if !late {
+		f.release()
+	}
 	if err != nil {
 		return qga.FileSeekResult{}, fmt.Errorf("failed to seek file: %s", strerror.Text(err))
 	}
@@ -221,12 +245,42 @@ func (t *Table) write(ctx context.Context, args qga.FileWriteArgs) (qga.FileWrit
 	if err := f.acquire(ctx); err != nil {
 		return qga.FileWriteResult{}, err
 	}
-	defer f.release()
-	n, err := f.write(data)
-	if err != nil && (n == 0 || err != unix.EAGAIN) {
-		return qga.FileWriteResult{}, fmt.Errorf("failed to write to file: %s", strerror.Text(err))
+	written := make(chan struct{})
+	n, late, err := t.call(f, 3*t.limit, func() (int64, error) { return f.write(data) }, func() { close(written) })
+	if !late {
+		f.release()
 	}
-	return qga.FileWriteResult{Count: int64(n)}, nil
+	if err != nil && (n == 0 || err != unix.EAGAIN) {
+		err = fmt.Errorf("failed to write to file: %s", strerror.Text(err))
+		if late {
+			err = &agent.InUse{Err: err, Until: written}
+		}
+		return qga.FileWriteResult{}, err
+	}
+	return qga.FileWriteResult{Count: n}, nil
+}
+
+// A result is what a system call returns.
+type result struct {
+	n   int64
+	err error
+}
+
+// call makes a system call on a file that has been acquired. One that takes too long
+// is ETIMEDOUT, and late: then the file is released when it returns, and after is
+// called. In all other cases it is for the caller to release the file.
+func (t *Table) call(f *file, limit time.Duration, fn func() (int64, error), after func()) (n int64, late bool, err error) {
+	r, stuckErr := stuck.Do(limit, func() result {
+		n, err := fn()
+		return result{n, err}
+	}, func(result) {
+		f.release()
+		after()
+	})
+	if stuckErr != nil {
+		return 0, true, unix.ETIMEDOUT
+	}
+	return r.n, false, r.err
 }
 
 func invalidCount(n int64) error {

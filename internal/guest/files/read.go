@@ -46,8 +46,6 @@ func (t *Table) read(ctx context.Context, args qga.FileReadArgs, w *wire.Writer)
 	if err := f.acquire(ctx); err != nil {
 		return err
 	}
-	defer f.release()
-
 	// A large read that is continued begins with a whole number of base64's
 	// groups.
 	first := count
@@ -55,15 +53,25 @@ func (t *Table) read(ctx context.Context, args qga.FileReadArgs, w *wire.Writer)
 		first = wholeMax / 3 * 3
 	}
 	b := t.scratch.take(int(first))
-	defer t.scratch.give(b)
+	var n int64
+	var late bool
+	fill := func(size int64) {
+		n, late, err = t.call(f, t.limit, func() (int64, error) { return f.read(b.data[:size]) }, func() {})
+	}
+	defer func() {
+		if !late {
+			t.scratch.give(b)
+			f.release()
+		}
+	}()
 
-	n, err := f.read(b.data[:first])
+	fill(first)
 	if err != nil && err != io.EOF && n == 0 {
 		return fmt.Errorf("failed to read file: %s", strerror.Text(err))
 	}
 	if err != nil || first == count {
 		w.Raw(`{"count": `)
-		w.Int(int64(n))
+		w.Int(n)
 		w.Raw(`, "buf-b64": "`)
 		w.Base64(b.data[:n])
 		w.Raw(`", "eof": `)
@@ -74,11 +82,11 @@ func (t *Table) read(ctx context.Context, args qga.FileReadArgs, w *wire.Writer)
 
 	w.Raw(`{"buf-b64": "`)
 	w.Base64(b.data[:n])
-	total := int64(n)
+	total := n
 	for err == nil && total < count {
-		n, err = f.read(b.data[:min(pieceSize, count-total)])
+		fill(min(pieceSize, count-total))
 		w.Base64(b.data[:n])
-		total += int64(n)
+		total += n
 	}
 	w.Raw(`", "count": `)
 	w.Int(total)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 )
 
@@ -180,6 +181,9 @@ func find(program string) (string, error) {
 		return "", unix.ENOENT
 	}
 	if strings.Contains(program, "/") {
+		if stuck.Executable(program) == stuck.ErrStuck {
+			return "", unix.ETIMEDOUT
+		}
 		return program, nil
 	}
 	path, ok := os.LookupEnv("PATH")
@@ -192,6 +196,9 @@ func find(program string) (string, error) {
 			dir = "."
 		}
 		file := dir + "/" + program
+		if stuck.Executable(file) == stuck.ErrStuck {
+			continue
+		}
 		info, err := os.Stat(file)
 		if err != nil || info.IsDir() {
 			continue

@@ -12,6 +12,10 @@ import (
 // ErrStuck is the error of a call that did not return in time.
 var ErrStuck = errors.New("system call does not return")
 
+// DiskLimit is how long a disk or a server may take that will answer at all: it may
+// have been asleep.
+const DiskLimit = 20 * time.Second
+
 // most is how many calls may be stuck at once. Each holds a thread.
 const most = 16
 
@@ -87,4 +91,29 @@ func (c *Calls[K, V]) start(key K, fn func() (V, error)) (*call[V], error) {
 		close(current.done)
 	}()
 	return current, nil
+}
+
+// Do returns what fn returns, or ErrStuck if that takes longer than limit. Then it
+// is for late to see to what fn returns when it does after all. How many calls are
+// stuck at once is for the caller to bound.
+func Do[V any](limit time.Duration, fn func() V, late func(V)) (V, error) {
+	done, gone := make(chan V), make(chan struct{})
+	go func() {
+		v := fn()
+		select {
+		case done <- v:
+		case <-gone:
+			late(v)
+		}
+	}()
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case v := <-done:
+		return v, nil
+	case <-timer.C:
+		close(gone)
+		var none V
+		return none, ErrStuck
+	}
 }

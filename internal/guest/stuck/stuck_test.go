@@ -105,3 +105,31 @@ func BenchmarkDo(b *testing.B) {
 		_, _ = c.Do(1, time.Second, func() (int, error) { return 0, nil })
 	}
 }
+
+func TestLate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		late := make(chan int, 1)
+		do := func(takes, limit time.Duration) (int, error) {
+			return Do(limit, func() int {
+				time.Sleep(takes)
+				return 7
+			}, func(v int) { late <- v })
+		}
+		if v, err := do(time.Second, time.Minute); v != 7 || err != nil {
+			t.Errorf("in time: got %d, %v", v, err)
+		}
+		start := time.Now()
+		if v, err := do(time.Hour, time.Minute); v != 0 || err != ErrStuck || time.Since(start) != time.Minute {
+			t.Errorf("late: got %d, %v after %v", v, err, time.Since(start))
+		}
+		if v := <-late; v != 7 || time.Since(start) != time.Hour {
+			t.Errorf("what came late is %d after %v", v, time.Since(start))
+		}
+		synctest.Wait()
+		select {
+		case v := <-late:
+			t.Errorf("what came in time counts as late: %d", v)
+		default:
+		}
+	})
+}

@@ -1,0 +1,69 @@
+//go:build unix
+
+package stuck
+
+import (
+	"bytes"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// programLimit is how long the file of a program is waited for.
+var programLimit = DiskLimit
+
+// programs are the files that are being looked at.
+var programs Calls[string, struct{}]
+
+// Executable returns why a file cannot be executed, as access(2) does, or nil; and
+// ErrStuck if its file system does not answer.
+//
+// It has to be called before a program is started. The kernel reads the beginning
+// of the file when the program takes the place of the process that was forked for
+// it, and until then this process stands still, with all of its threads that run Go
+// code. What is waited for here need not be there.
+func Executable(file string) error {
+	_, err := programs.Do(file, programLimit, func() (struct{}, error) {
+		return struct{}{}, executable(file)
+	})
+	return err
+}
+
+func executable(file string) error {
+	for {
+		if err := unix.Access(file, unix.X_OK); err != unix.EINTR {
+			if err == nil {
+				readBeginning(file, true)
+			}
+			return err
+		}
+	}
+}
+
+// readBeginning has the kernel read what it will read of a program, and of the
+// interpreter of a script. Whatever fails will fail again when it is started.
+func readBeginning(file string, script bool) {
+	// To open anything but a file might do something.
+	var st unix.Stat_t
+	if unix.Stat(file, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return
+	}
+	fd, err := unix.Open(file, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	defer unix.Close(fd)
+	var head [256]byte // BINPRM_BUF_SIZE of linux/binfmts.h
+	n, err := unix.Pread(fd, head[:], 0)
+	if err != nil {
+		return
+	}
+	line, isScript := bytes.CutPrefix(head[:n], []byte("#!"))
+	if !isScript || !script {
+		return
+	}
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	if words := strings.Fields(string(line)); len(words) > 0 {
+		readBeginning(words[0], false)
+	}
+}
