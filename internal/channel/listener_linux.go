@@ -46,8 +46,8 @@ func ListenUnix(path string) (*Listener, error) {
 // ListenVsock listens on a vsock address, CID:PORT, both decimal numbers of 32
 // bits; 4294967295 stands for any.
 func ListenVsock(address string) (*Listener, error) {
-	c, p, ok := strings.Cut(address, ":")
-	if !ok {
+	c, p, _ := strings.Cut(address, ":")
+	if c == "" || p == "" {
 		return nil, fmt.Errorf("error parsing address '%s'", address)
 	}
 	cid, err := strconv.ParseUint(c, 10, 32)

@@ -280,8 +280,10 @@ func decodeStruct(t reflect.Type) decoder {
 	}
 	list := members(t)
 	fields := make([]field, len(list))
+	names := make([]string, len(list))
 	for i, m := range list {
 		fields[i] = field{m, decoderOf(t.FieldByIndex(m.index).Type)}
+		names[i] = m.name
 	}
 	return func(s *decodeState, v Value, dst reflect.Value, p *path) error {
 		if v.Kind() != Object {
@@ -303,28 +305,30 @@ func decodeStruct(t reflect.Type) decoder {
 		if !s.strict {
 			return nil
 		}
-		declared := func(name []byte) bool {
-			return slices.ContainsFunc(fields, func(f field) bool { return f.name == string(name) })
-		}
-		if name, ok := firstMember(v, func(name, _ Value) bool { return !declared(name.name()) }); ok {
+		if name, ok := undeclared(v, names); ok {
 			return qga.Failure("Parameter '" + (&path{p, name, -1}).String() + "' is unexpected")
 		}
 		return nil
 	}
 }
 
-// firstMember returns the member of v that match accepts and that comes first
-// in the C agent's dictionary.
-func firstMember(v Value, match func(name, value Value) bool) (name string, found bool) {
-	first := buckets
-	for n, m := range v.Members {
-		if !match(n, m) {
-			continue
-		}
-		text := string(n.name())
-		if b := bucket(text); b <= first {
-			name, first, found = text, b, true
-		}
+// undeclared returns the name of a member of v that is none of the declared; of
+// several the one that the C agent names.
+func undeclared(v Value, declared []string) (name string, found bool) {
+	for m := range v.Members {
+		name := m.name()
+		found = found || !slices.ContainsFunc(declared, func(d string) bool { return d == string(name) })
 	}
-	return name, found
+	if !found {
+		return "", false
+	}
+	var names, ordered []string
+	for m := range v.Members {
+		names = append(names, string(m.name()))
+	}
+	for _, i := range dictionaryOrder(names) {
+		ordered = append(ordered, names[i])
+	}
+	return unexpected(ordered, declared)
 }
+

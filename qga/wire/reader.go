@@ -24,7 +24,7 @@ import (
 // The limits of one top-level value. They are the C agent's, so that whatever
 // it accepts is accepted here.
 const (
-	maxTokenBytes = 64 << 20
+	maxTokenBytes = 64<<20 - 1
 	maxTokens     = 2 << 20
 	maxDepth      = 1024
 
@@ -41,8 +41,9 @@ const (
 	largeInput = 64 << 10
 	// packFrom is the length from which on a string is packed.
 	packFrom = 1 << 10
-	// strayText bounds how much of a broken token its error message repeats.
-	strayText = 4 << 10
+	// maxSyntaxError is how long an error's text may be, but for what all begin
+	// with. It is the C agent's, which cuts off the rest.
+	maxSyntaxError = 1023
 	// idleTape is how large a tape may be and yet be kept for ever.
 	idleTape = 16 << 10
 )
@@ -147,7 +148,7 @@ var hashSeed = maphash.MakeSeed()
 type SyntaxError = qga.Error
 
 func syntaxError(text string) *SyntaxError {
-	return qga.Failure("JSON parse error, " + text)
+	return qga.Failure("JSON parse error, " + text[:min(len(text), maxSyntaxError)])
 }
 
 // Read waits for the next value. It returns a *SyntaxError for what is not
@@ -610,10 +611,9 @@ func (r *Reader) stray(c byte) error {
 		if r.lex == lexString || r.lex == lexEscape {
 			text = append(text, r.quote)
 		}
-		data := r.tape[r.start : r.start+min(r.packed, strayText/4*3)]
+		data := r.tape[r.start : r.start+min(r.packed, (maxSyntaxError+3)/4*3)]
 		rest := r.tape[r.start+r.packed:]
-		text = appendPacked(text, data, rest[:min(len(rest), strayText)])
-		text = text[:min(len(text), strayText+1)]
+		text = appendPacked(text, data, rest[:min(len(rest), maxSyntaxError)])
 		text = append(text, c)
 		if i := bytes.IndexByte(text, 0); i >= 0 {
 			text = text[:i]
@@ -719,7 +719,7 @@ func (r *Reader) token(t byte, bytes int) (complete bool, err error) {
 	}
 
 	if text := r.parse(t); text != "" {
-		return false, r.fail("JSON parse error, " + text)
+		return false, r.fail(syntaxError(text).Desc)
 	}
 	return len(r.frames) == 0 && r.want == wantComma, nil
 }
@@ -793,7 +793,7 @@ func (r *Reader) parse(t byte) string {
 		case "null":
 			r.tape = append(r.tape, byte(Null))
 		default:
-			return "invalid keyword '" + word[:min(len(word), strayText)] + "'"
+			return "invalid keyword '" + word + "'"
 		}
 	default:
 		return "expecting value"

@@ -65,3 +65,19 @@ func refuse(v Value) error {
 	m, _ := v.Member(name)
 	return qga.Failure("QMP input member '" + name + "' " + complaint(name, m))
 }
+
+// firstMember returns the member of v that match accepts and that comes first
+// in the C agent's dictionary.
+func firstMember(v Value, match func(name, value Value) bool) (name string, found bool) {
+	first := buckets
+	for n, m := range v.Members {
+		if !match(n, m) {
+			continue
+		}
+		text := string(n.name())
+		if b := bucket(text); b <= first {
+			name, first, found = text, b, true
+		}
+	}
+	return name, found
+}

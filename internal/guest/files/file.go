@@ -130,6 +130,20 @@ func openFailed(path, mode string, err error) error {
 	return fmt.Errorf("failed to open file '%s' (mode: '%s'): %s", path, mode, strerror.Text(err))
 }
 
+// seek is lseek(2). Files of /proc know no end; what stat(2) says is their size stands
+// for it, as in the C library.
+func (f *file) seek(offset int64, whence int) (int64, error) {
+	position, err := unix.Seek(f.fd, offset, whence)
+	if whence != unix.SEEK_END || err != unix.EINVAL {
+		return position, err
+	}
+	var st unix.Stat_t
+	if unix.Fstat(f.fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
+		return position, err
+	}
+	return unix.Seek(f.fd, st.Size+offset, unix.SEEK_SET)
+}
+
 // read fills buf as far as the file has data now. It returns how many bytes it
 // read and, if those are fewer than asked for, why: io.EOF or the kernel's
 // reason.

@@ -208,7 +208,7 @@ func (t *Table) seek(ctx context.Context, args qga.FileSeekArgs) (qga.FileSeekRe
 	if err := f.acquire(ctx); err != nil {
 		return qga.FileSeekResult{}, err
 	}
-	position, late, err := t.call(f, t.limit, func() (int64, error) { return unix.Seek(f.fd, args.Offset, whence) }, func() {})
+	position, late, err := t.call(f, t.limit, func() (int64, error) { return f.seek(args.Offset, whence) }, func() {})
 	if !late {
 		f.release()
 	}

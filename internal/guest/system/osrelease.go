@@ -11,7 +11,7 @@ import (
 // or nothing.
 func (s System) osRelease() string {
 	paths := []string{"/etc/os-release", "/usr/lib/os-release"}
-	if p := os.Getenv("QGA_OS_RELEASE"); p != "" {
+	if p, ok := os.LookupEnv("QGA_OS_RELEASE"); ok {
 		paths = []string{p}
 	}
 	for _, p := range paths {

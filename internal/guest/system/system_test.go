@@ -188,6 +188,9 @@ func TestOSInfo(t *testing.T) {
 		},
 	} {
 		t.Setenv("QGA_OS_RELEASE", test.env)
+		if test.env == "" {
+			os.Unsetenv("QGA_OS_RELEASE")
+		}
 		want := maps.Clone(kernel)
 		maps.Copy(want, test.want)
 		if got := osInfo(t, tree(t, test.files)); !maps.Equal(got, want) {
