@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"syscall"
 	"time"
 
@@ -94,7 +95,9 @@ func launch() int {
 	log := logging.New(target(cfg), logging.Syslog(), cfg.Verbose)
 	defer log.Close()
 	if err := serve(cfg, log, manager, child, fd); err != nil {
-		log.Criticalf("%v", err)
+		for line := range strings.SplitSeq(err.Error(), "\n") {
+			log.Criticalf("%s", line)
+		}
 		return 1
 	}
 	return 0
