@@ -331,4 +331,3 @@ func undeclared(v Value, declared []string) (name string, found bool) {
 	}
 	return unexpected(ordered, declared)
 }
-
