@@ -18,6 +18,9 @@ import (
 	"github.com/bellhop-vm/bellhop/qga/wire"
 )
 
+// patience bounds every wait.
+const patience = time.Minute
+
 func silent() *logging.Logger { return logging.New(logging.Discard, logging.Discard, false) }
 
 // converse serves one client, sends what it has to say and returns the replies.
@@ -172,7 +175,7 @@ func TestClients(t *testing.T) {
 	slow, quick := ch.dial(), ch.dial()
 	say := func(c net.Conn, text string) {
 		t.Helper()
-		_ = c.SetDeadline(time.Now().Add(10 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(patience))
 		if _, err := io.WriteString(c, text); err != nil {
 			t.Fatal(err)
 		}
@@ -198,14 +201,14 @@ func TestClients(t *testing.T) {
 		if !errors.Is(err, context.Canceled) {
 			t.Errorf("Listen: %v", err)
 		}
-	case <-time.After(5 * time.Second):
+	case <-time.After(patience):
 		t.Fatal("Listen does not end")
 	}
 	if _, err := slowReader.ReadByte(); err == nil {
 		t.Error("the client was not sent away")
 	}
 	// One waits for peace.
-	for end := time.Now().Add(4 * quiet); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if runtime.NumGoroutine() <= before {
 			return
 		}
@@ -231,7 +234,7 @@ func TestMemoryGoesBack(t *testing.T) {
 	if _, err := r.ReadString('\n'); err != nil {
 		t.Fatal(err)
 	}
-	deadline := time.Now().Add(4 * quiet)
+	deadline := time.Now().Add(patience)
 	var m runtime.MemStats
 	for {
 		runtime.ReadMemStats(&m)

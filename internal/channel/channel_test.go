@@ -44,7 +44,7 @@ func accept(t *testing.T, ch interface {
 },
 ) io.ReadWriteCloser {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
 	conn, err := ch.Accept(ctx)
 	if err != nil {
@@ -122,9 +122,18 @@ func TestSerialComesBack(t *testing.T) {
 	if err := errors.Join(os.Remove(link), os.Symlink(path, link)); err != nil {
 		t.Fatal(err)
 	}
+	// What comes before the port has been opened again is lost.
+	accepted := make(chan struct{})
+	defer close(accepted)
 	go func() {
-		time.Sleep(retry + retry/2)
-		again.WriteString("hello\n")
+		for {
+			select {
+			case <-time.After(retry + retry/2):
+				again.WriteString("hello\n")
+			case <-accepted:
+				return
+			}
+		}
 	}()
 	conn := accept(t, port)
 	defer conn.Close()

@@ -63,7 +63,7 @@ func daemon(d *Daemon, mode string) {
 		os.Exit(1)
 	}
 	// Until the test has looked; bounded, so that nothing is left behind.
-	for range 1000 {
+	for range 12_000 {
 		if _, err := os.Stat(mode); err != nil {
 			os.Exit(0)
 		}
@@ -99,7 +99,7 @@ func TestReady(t *testing.T) {
 		t.Fatalf("status %d, output %q", status, stderr)
 	}
 	var report []byte
-	for range 500 {
+	for range 6_000 {
 		var err error
 		if report, err = os.ReadFile(path); err == nil {
 			break

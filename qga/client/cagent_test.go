@@ -51,11 +51,10 @@ func startC(t *testing.T, program string) (path string) {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for range 500 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if _, err := os.Stat(path); err == nil {
 			return path
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatal(program + " does not listen")
 	return ""
@@ -71,7 +70,7 @@ func TestCAgent(t *testing.T) {
 			path := startC(t, program)
 			leaveHalfARequest(t, path)
 			c := newClient(t, client.Unix(path))
-			ctx := seconds(t, 60)
+			ctx := soon(t)
 
 			info, err := client.Call(ctx, c, qga.GuestInfo, qga.Empty{})
 			if err != nil {
@@ -142,7 +141,7 @@ func leaveHalfARequest(t *testing.T, path string) {
 func giveUp(t *testing.T, c *client.Client, file string) {
 	t.Helper()
 	mode := "r+"
-	h, err := client.Call(seconds(t, 10), c, qga.FileOpen, qga.FileOpenArgs{Path: file, Mode: &mode})
+	h, err := client.Call(soon(t), c, qga.FileOpen, qga.FileOpenArgs{Path: file, Mode: &mode})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -162,17 +161,17 @@ func giveUp(t *testing.T, c *client.Client, file string) {
 				t.Error(err)
 			}
 		}
-		if err := ping(seconds(t, 30), c); err != nil {
+		if err := ping(soon(t), c); err != nil {
 			t.Fatalf("ping after giving up: %v", err)
 		}
-		if _, err := client.Call(seconds(t, 30), c, qga.FileSeek, qga.FileSeekArgs{Handle: h}); err != nil {
+		if _, err := client.Call(soon(t), c, qga.FileSeek, qga.FileSeekArgs{Handle: h}); err != nil {
 			t.Fatal(err)
 		}
 	}
 	if given == 0 {
 		t.Error("nothing was given up, so nothing was tested")
 	}
-	if _, err := client.Call(seconds(t, 10), c, qga.FileClose, qga.HandleArgs{Handle: h}); err != nil {
+	if _, err := client.Call(soon(t), c, qga.FileClose, qga.HandleArgs{Handle: h}); err != nil {
 		t.Error(err)
 	}
 }
@@ -183,12 +182,12 @@ func checkLargest(t *testing.T, c *client.Client, file string) {
 	if err := os.Truncate(file, qga.FileReadMax); err != nil {
 		t.Fatal(err)
 	}
-	h, err := client.Call(seconds(t, 10), c, qga.FileOpen, qga.FileOpenArgs{Path: file})
+	h, err := client.Call(soon(t), c, qga.FileOpen, qga.FileOpenArgs{Path: file})
 	if err != nil {
 		t.Fatal(err)
 	}
 	count := int64(qga.FileReadMax)
-	r, err := client.Call(seconds(t, 60), c, qga.FileRead, qga.FileReadArgs{Handle: h, Count: &count})
+	r, err := client.Call(soon(t), c, qga.FileRead, qga.FileReadArgs{Handle: h, Count: &count})
 	if err != nil || r.Count != count || len(r.Data) != qga.FileReadMax || r.EOF {
 		t.Fatalf("a read of 48 MiB returned %d bytes, %v", len(r.Data), err)
 	}

@@ -76,13 +76,13 @@ func TestFiles(t *testing.T) {
 	} {
 		d.accepts = tc.accepts
 		data := randomBytes(tc.size)
-		if err := c.WriteFile(seconds(t, 20), "/file", data); err != nil {
+		if err := c.WriteFile(soon(t), "/file", data); err != nil {
 			t.Fatal(err)
 		}
 		if !bytes.Equal(d.content, data) {
 			t.Errorf("%+v: what was written is not in the file", tc)
 		}
-		got, err := c.ReadFile(seconds(t, 20), "/file")
+		got, err := c.ReadFile(soon(t), "/file")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -92,11 +92,11 @@ func TestFiles(t *testing.T) {
 	}
 
 	d.accepts = 0
-	if err := c.WriteFile(seconds(t, 20), "/file", []byte("x")); !errors.Is(err, io.ErrShortWrite) {
+	if err := c.WriteFile(soon(t), "/file", []byte("x")); !errors.Is(err, io.ErrShortWrite) {
 		t.Errorf("nothing can be written, and the error is %v", err)
 	}
 	d.accepts, d.full = 10, errors.New("disk full")
-	if err := c.WriteFile(seconds(t, 20), "/file", []byte("x")); err == nil || !strings.Contains(err.Error(), "disk full") {
+	if err := c.WriteFile(soon(t), "/file", []byte("x")); err == nil || !strings.Contains(err.Error(), "disk full") {
 		t.Errorf("the file could not be closed, and the error is %v", err)
 	}
 	if d.open != 0 {
@@ -140,7 +140,7 @@ func TestExec(t *testing.T) {
 			return qga.ExecStatusResult{Exited: true, ExitCode: &code, OutData: []byte("out")}, nil
 		}),
 	).dial(t)
-	r, err := c.Exec(seconds(t, 10), qga.ExecArgs{Path: "true"})
+	r, err := c.Exec(soon(t), qga.ExecArgs{Path: "true"})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -73,6 +73,7 @@ func (p *peer) dial(t *testing.T) *client.Client {
 func newClient(t *testing.T, road client.Road) *client.Client {
 	t.Helper()
 	c := client.New(road)
+	c.Timeout, c.SyncTimeout = patience, patience
 	t.Cleanup(func() { c.Close() })
 	return c
 }
@@ -168,9 +169,13 @@ func real(t *testing.T, handlers ...agent.Handler) *peer {
 	})
 }
 
-func seconds(t *testing.T, n int) context.Context {
+// patience bounds every wait for what is to come.
+const patience = 2 * time.Minute
+
+// soon returns a context for what happens at once, on a busy machine.
+func soon(t *testing.T) context.Context {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(n)*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	t.Cleanup(cancel)
 	return ctx
 }

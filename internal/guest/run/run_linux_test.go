@@ -112,11 +112,11 @@ func TestPath(t *testing.T) {
 // and the child lives.
 func TestBackgroundChild(t *testing.T) {
 	began := time.Now()
-	output, err := Run(t.Context(), sh("sleep 30 & echo $!"))
+	output, err := Run(t.Context(), sh("sleep 600 & echo $!"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if took := time.Since(began); took > 10*time.Second {
+	if took := time.Since(began); took > 2*time.Minute {
 		t.Errorf("took %v", took)
 	}
 	child, err := strconv.Atoi(string(bytes.TrimSpace(output)))
@@ -129,22 +129,28 @@ func TestBackgroundChild(t *testing.T) {
 }
 
 func TestLimit(t *testing.T) {
-	c := sh("echo begun; (sleep 60; echo never) & echo $!; wait")
-	c.Limit = 300 * time.Millisecond
-	began := time.Now()
-	output, err := Run(t.Context(), c)
-	if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(text(err), "child process has failed to dance: ") {
-		t.Errorf("got %v", err)
+	c := sh("echo begun; (sleep 600; echo never) & echo $!; wait")
+	var pid string
+	for _, limit := range []time.Duration{300 * time.Millisecond, 3 * time.Second, 20 * time.Second} {
+		c.Limit = limit
+		began := time.Now()
+		output, err := Run(t.Context(), c)
+		if !errors.Is(err, context.DeadlineExceeded) || !strings.HasPrefix(text(err), "child process has failed to dance: ") {
+			t.Errorf("got %v", err)
+		}
+		if took := time.Since(began); took > limit+2*time.Minute {
+			t.Errorf("took %v", took)
+		}
+		// On a busy machine it may not have come that far.
+		if _, pid, _ = strings.Cut(string(bytes.TrimSpace(output)), "\n"); pid != "" {
+			break
+		}
 	}
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("took %v", took)
-	}
-	_, pid, _ := strings.Cut(string(bytes.TrimSpace(output)), "\n")
 	child, err := strconv.Atoi(pid)
 	if err != nil {
-		t.Fatalf("%q: %v", output, err)
+		t.Fatalf("the child is %q: %v", pid, err)
 	}
-	for range 100 { // it may be a zombie until init has seen it
+	for range 3000 { // it may be a zombie until init has seen it
 		stat, err := os.ReadFile("/proc/" + pid + "/stat")
 		if err != nil || bytes.Contains(stat, []byte(") Z ")) {
 			return
@@ -185,7 +191,11 @@ func TestNothingLeft(t *testing.T) {
 	for range 10 {
 		round()
 	}
-	if after := descriptors(); after > before {
+	after := descriptors()
+	for end := time.Now().Add(time.Minute); after > before && time.Now().Before(end); after = descriptors() {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if after > before {
 		t.Errorf("%d descriptors before, %d after", before, after)
 	}
 }
