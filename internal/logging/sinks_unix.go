@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 )
 
 // severity returns the level as syslog has it.
@@ -201,12 +202,27 @@ func (s *stream) Reopen() error {
 	if s.path == "" {
 		return nil
 	}
-	fd, err := openLog(s.path)
-	if err != nil {
-		return err
+	type opened struct {
+		fd  int
+		err error
+	}
+	// A new file cannot be made on a file system that somebody has frozen.
+	log, late := stuck.Do(filePatience, func() opened {
+		fd, err := openLog(s.path)
+		return opened{fd, err}
+	}, func(log opened) {
+		if log.err == nil {
+			unix.Close(log.fd) //nolint:errcheck // it was not used
+		}
+	})
+	if late != nil {
+		log.err = fmt.Errorf("unable to open specified log file: %w", strerror.Reason(unix.ETIMEDOUT))
+	}
+	if log.err != nil {
+		return log.err
 	}
 	unix.Close(s.fd) //nolint:errcheck // the messages were written by then
-	s.fd, s.kind, s.stuck, s.late = fd, kindOf(fd), false, nil
+	s.fd, s.kind, s.stuck, s.late = log.fd, kindOf(log.fd), false, nil
 	return nil
 }
 

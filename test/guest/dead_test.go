@@ -6,7 +6,7 @@ import (
 	"sync"
 	"testing"
 
-	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 

@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 )
 
 // serial returns what identifies a disk, "" if nothing does. Where udev runs

@@ -11,8 +11,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
-	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 

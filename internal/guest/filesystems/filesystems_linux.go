@@ -13,7 +13,7 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/guest/disks"
 	"github.com/bellhop-vm/bellhop/internal/guest/mounts"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
-	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 

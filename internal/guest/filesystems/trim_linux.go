@@ -12,8 +12,8 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/guest/mounts"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
-	"github.com/bellhop-vm/bellhop/internal/guest/stuck"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
