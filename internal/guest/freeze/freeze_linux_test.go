@@ -371,6 +371,33 @@ func TestUnmountedMeanwhile(t *testing.T) {
 	})
 }
 
+// TestUnmountedAfterwards unmounts at once what was thawed. The guard holds it a
+// moment longer, for which a thaw waits, unless the machine is too busy.
+func TestUnmountedAfterwards(t *testing.T) {
+	m := newMachine(t, 1)
+	const times = 10
+	busy := 0
+	for range times {
+		m.freezeAll(t, 1)
+		m.thawAll(t, 1)
+		err := unix.Unmount(m.points[0], 0)
+		if err == unix.EBUSY {
+			busy++
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if out, err := exec.Command("mount", "-o", "loop", m.points[0]+".img", m.points[0]).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		m.list(t)
+	}
+	if busy > times/2 {
+		t.Errorf("busy after %d of %d thaws", busy, times)
+	}
+}
+
 func TestHidden(t *testing.T) {
 	m := newMachine(t, 1)
 	if err := unix.Mount("none", m.points[0], "tmpfs", 0, ""); err != nil {

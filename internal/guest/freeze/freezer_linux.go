@@ -355,14 +355,20 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	if n < h.count {
 		f.Log.Errorf("%d of %d file systems had been thawed before: what was copied meanwhile may be inconsistent", h.count-n, h.count)
 	}
-	f.former = h.guard
-	if slices.ContainsFunc(h.volumes, (*volume).busy) {
-		f.former = nil
-	}
-	go h.guard.dismiss(h.volumes)
 	f.releaseAll(h.volumes)
 	resident.Unlock()
 	f.Log.Release()
+	if slices.ContainsFunc(h.volumes, (*volume).busy) {
+		f.former = nil
+		go h.guard.dismiss(h.volumes)
+		return n, err
+	}
+	f.former = h.guard
+	h.guard.dismiss(h.volumes)
+	// Until it has ended nobody can unmount what it holds.
+	ctx, cancel := context.WithTimeout(context.Background(), guardGone)
+	defer cancel()
+	_ = h.guard.awaitEnd(ctx)
 	return n, err
 }
 
