@@ -25,6 +25,10 @@ type socket struct {
 	read, write func(fd uintptr) bool
 }
 
+// sendBuffer is how much of a reply may be on its way to a client: enough for it and
+// us not to wait for each other in a large one, and no harm when it does not read.
+const sendBuffer = 512 << 10
+
 // A transfer is a read or a write under way.
 type transfer struct {
 	b   []byte
@@ -39,6 +43,8 @@ func newSocket(fd int) (*socket, error) {
 		f.Close()
 		return nil, err
 	}
+	// Only root gets so much; others keep what is usual.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer)
 	s := &socket{File: f, raw: raw}
 	s.read = func(fd uintptr) bool { return s.in.step(unix.SYS_READ, fd) }
 	s.write = func(fd uintptr) bool {
