@@ -24,7 +24,8 @@ type Handler struct {
 
 // Handle binds a command to the function that carries it out. The arguments
 // are checked before the function sees them; binary ones are valid until it
-// returns, or until its *InUse says. An error that is no *qga.Error becomes one of class GenericError.
+// returns, unless with an *InUse. An error that is no *qga.Error becomes one of class
+// GenericError.
 //
 // The function may be called for several clients at once.
 func Handle[A, R any](c qga.Command[A, R], fn func(context.Context, A) (R, error)) Handler {

@@ -25,14 +25,15 @@ type session struct {
 	rd    *wire.Reader
 
 	// Replies gather in w while there are requests to be answered. From the
-	// second one of a burst on a timer sends what has gathered each holdBack, so
-	// that no reply waits for a command behind it that takes its time.
+	// second request of a burst on a timer sends what has gathered, so that no
+	// reply waits for a command behind it that takes its time.
 	w     *wire.Writer
 	timer *time.Timer
-	// burst says that the timer runs, and that w is used by two: each holds mu
-	// meanwhile. It is changed by the session only, holding mu.
+	// burst says that w is used by two: each holds mu meanwhile. It is changed by
+	// the session only, holding mu.
 	burst bool
 	mu    sync.Mutex
+	armed bool // whether the timer is going to send
 }
 
 // holdBack is how long a reply may wait for those behind it.
@@ -107,22 +108,17 @@ func (s *session) beginBurst() {
 		return
 	}
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.burst = true
-	if s.timer == nil {
-		s.timer = time.AfterFunc(holdBack, s.sendGathered)
-	} else {
-		s.timer.Reset(holdBack)
-	}
+	s.unlock()
 }
 
 // sendGathered is what the timer does.
 func (s *session) sendGathered() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.armed = false
 	if s.burst {
 		_ = s.w.Flush() // the session learns of it from its own
-		s.timer.Reset(holdBack)
 	}
 }
 
@@ -133,7 +129,7 @@ func (s *session) endBurst() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.burst = false
+	s.burst, s.armed = false, false
 	s.timer.Stop()
 }
 
@@ -143,7 +139,7 @@ func (s *session) flush() error {
 	return s.w.Flush()
 }
 
-// lock and unlock are around all use of w in a burst.
+// lock and unlock are around all use of w that may be in a burst.
 func (s *session) lock() {
 	if s.burst {
 		s.mu.Lock()
@@ -151,9 +147,18 @@ func (s *session) lock() {
 }
 
 func (s *session) unlock() {
-	if s.burst {
-		s.mu.Unlock()
+	if !s.burst {
+		return
 	}
+	if !s.armed {
+		s.armed = true
+		if s.timer == nil {
+			s.timer = time.AfterFunc(holdBack, s.sendGathered)
+		} else {
+			s.timer.Reset(holdBack)
+		}
+	}
+	s.mu.Unlock()
 }
 
 // serve answers one request. An error ends the session.
