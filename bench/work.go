@@ -41,7 +41,9 @@ func hostWork() []work {
 			do:    func(t *trial) { connects(t, 300) },
 		},
 		{
-			rows: []row{{name: "file open and close", unit: "us", aim: atMost(0.2)}},
+			// No aim: two round trips by themselves are more than a fifth of what
+			// the C agent takes where saving its state costs nothing.
+			rows: []row{{name: "file open and close", unit: "us"}},
 			do:   func(t *trial) { openClose(t, 300) },
 		},
 		{
