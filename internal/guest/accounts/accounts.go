@@ -1,6 +1,10 @@
 package accounts
 
 import (
+	"context"
+	"errors"
+	"sync"
+
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
 )
@@ -18,13 +22,55 @@ type Accounts struct {
 	root root.Dir
 	run  run.Func
 
-	// home has an element while somebody is in a home directory. One at a time:
-	// two clients that add a key at once both expect to find theirs, and a home
-	// that does not answer must not take a thread for each who asks.
-	home chan struct{}
+	// visits has an element for each visitor of a home directory, as one whose home
+	// does not answer holds a thread.
+	visits chan struct{}
+
+	// homes are those with a visitor, which the channel's end tells of to the next. One
+	// at a time: two clients that add a key at once both expect to find theirs.
+	mu    sync.Mutex
+	homes map[string]chan struct{}
 }
 
 // New returns the users of a guest.
 func New(c Config) *Accounts {
-	return &Accounts{root: c.Root, run: c.Run, home: make(chan struct{}, 1)}
+	return &Accounts{root: c.Root, run: c.Run, visits: make(chan struct{}, maxVisits), homes: make(map[string]chan struct{})}
+}
+
+// maxVisits is how many homes can be waited for at once.
+const maxVisits = 16
+
+var errVisits = errors.New("too many others do not answer")
+
+// enter waits until nobody is in a home directory, and returns what to call when
+// leaving it.
+func (a *Accounts) enter(ctx context.Context, home string) (leave func(), err error) {
+	for {
+		a.mu.Lock()
+		taken, ok := a.homes[home]
+		if !ok {
+			select {
+			case a.visits <- struct{}{}:
+			default:
+				a.mu.Unlock()
+				return nil, errVisits
+			}
+			mine := make(chan struct{})
+			a.homes[home] = mine
+			a.mu.Unlock()
+			return func() {
+				a.mu.Lock()
+				defer a.mu.Unlock()
+				delete(a.homes, home)
+				<-a.visits
+				close(mine)
+			}, nil
+		}
+		a.mu.Unlock()
+		select {
+		case <-taken:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,12 +37,37 @@ func (a *Accounts) lookup(ctx context.Context, name string) (user, error) {
 	return u, nil
 }
 
+// groups returns the groups that /etc/group has a user in. In others, which only a
+// directory server knows of, he will not be.
+func (a *Accounts) groups(name string) []uint32 {
+	data, err := a.root.ReadDiskFile("/etc/group")
+	if err != nil {
+		return nil // he has less rights then
+	}
+	return parseGroup(string(data), name)
+}
+
+// parseGroup returns the groups of a user in the text of a file as in group(5).
+func parseGroup(text, name string) (groups []uint32) {
+	const most = 65535 // NGROUPS_MAX of linux/limits.h, less the user's own
+	for line := range strings.Lines(text) {
+		fields := strings.Split(strings.TrimRight(line, "\n"), ":")
+		if len(fields) != 4 || !slices.Contains(strings.Split(fields[3], ","), name) {
+			continue
+		}
+		if gid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && len(groups) < most {
+			groups = append(groups, uint32(gid))
+		}
+	}
+	return groups
+}
+
 func (a *Accounts) find(ctx context.Context, name string) (user, error) {
 	if name == "" {
 		return user{}, errUnknown
 	}
 	// A system may have no such file, and know its users all the same.
-	if data, err := a.root.ReadFile("/etc/passwd"); err == nil {
+	if data, err := a.root.ReadDiskFile("/etc/passwd"); err == nil {
 		if u, ok := parsePasswd(string(data), name); ok {
 			return u, nil
 		}

@@ -2,6 +2,7 @@ package accounts
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -288,6 +289,54 @@ func TestLinks(t *testing.T) {
 		_, err = h.get("alice")
 		h.fails(err, "failed to read '"+sshFile+"': Failed to open file \u201C"+sshFile+"\u201D: Permission denied")
 	})
+	// Links of /proc go where their names do not say, for who has the capability.
+	t.Run("foreign process", func(t *testing.T) {
+		private := filepath.Join(t.TempDir(), "private")
+		secret := filepath.Join(private, "secret")
+		if err := errors.Join(os.Mkdir(private, 0o700), os.Mkdir(secret, 0), os.Chmod(secret, 0o777)); err != nil {
+			t.Fatal(err)
+		}
+		other := exec.Command("sleep", "1000")
+		other.Dir = secret
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer other.Wait()
+		defer other.Process.Kill()
+		process := fmt.Sprintf("/proc/%d", other.Process.Pid)
+		h := newHome(t)
+		h.must(os.Symlink(process+"/cwd", h.root.Path(sshDir)))
+		if err := h.add("alice", "ssh-rsa AAA a"); err == nil {
+			t.Error("keys were written where the user cannot go")
+		}
+		if left, _ := os.ReadDir(secret); len(left) != 0 {
+			t.Errorf("left there: %v", left)
+		}
+
+		for _, file := range []string{process + "/maps", "/proc/kallsyms"} {
+			h := newHome(t)
+			h.mkdir(sshDir, 0o700, aliceUID)
+			h.must(os.Symlink(file, h.root.Path(sshFile)))
+			if err := h.add("alice", "ssh-rsa AAA a"); err != nil {
+				continue
+			}
+			got := h.read(sshFile)
+			if strings.Contains(got, "/sleep") || strings.Contains(got, "ffffffff8") {
+				t.Errorf("%s can be read: %.200q", file, got)
+			}
+		}
+	})
+	t.Run("own group", func(t *testing.T) {
+		h := newHome(t)
+		const sshkeys = 61240
+		h.write("/etc/group", "root:x:0:\nother:x:61241:bob\nsshkeys:x:61240:bob,alice\n", 0)
+		h.mkdir(sshDir, 0o755, aliceUID)
+		h.write(sshFile, "ssh-rsa AAA a\n", 0)
+		h.must(os.Chown(h.root.Path(sshFile), 0, sshkeys))
+		h.must(os.Chmod(h.root.Path(sshFile), 0o640))
+		h.fails(h.add("alice", "ssh-rsa BBB b"), "")
+		h.holds("ssh-rsa BBB b", "ssh-rsa AAA a")
+	})
 	t.Run("hard link", func(t *testing.T) {
 		h := newHome(t)
 		h.mkdir(sshDir, 0o700, aliceUID)
@@ -490,7 +539,7 @@ func TestBecomeWithoutPrivilege(t *testing.T) {
 			failed <- err
 			return
 		}
-		failed <- user{name: "alice", uid: 61234, gid: 61235}.become()
+		failed <- user{name: "alice", uid: 61234, gid: 61235}.become(nil)
 	}()
 	const want = "failed to set group for user 'alice': Operation not permitted"
 	if err := <-failed; err == nil || err.Error() != want {

@@ -157,7 +157,7 @@ func (s *setter) byDevice(zone *time.Location, fn func(rtc, *time.Location) erro
 // adjtime returns how the hardware clock is kept, and its time zone.
 func (s *setter) adjtime() (adjtime, *time.Location) {
 	var a adjtime
-	if text, err := s.root.ReadFile("/etc/adjtime"); err == nil {
+	if text, err := s.root.ReadDiskFile("/etc/adjtime"); err == nil {
 		a = parseAdjtime(string(text))
 	}
 	if !a.local {
@@ -169,7 +169,7 @@ func (s *setter) adjtime() (adjtime, *time.Location) {
 // zone returns the guest's time zone. Package time looks it up only once, and
 // it may have changed since.
 func (s *setter) zone() *time.Location {
-	data, err := s.root.ReadFile("/etc/localtime")
+	data, err := s.root.ReadDiskFile("/etc/localtime")
 	if err != nil {
 		return time.UTC
 	}

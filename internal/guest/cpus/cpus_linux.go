@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"strconv"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -33,6 +34,10 @@ func Commands(s System) []agent.Handler {
 	}
 }
 
+// switchLimit is how long a processor may take to go online or offline. It waits for
+// other changes of the hardware, and what they wait for.
+const switchLimit = time.Minute
+
 // errNoSwitch is the answer of a processor that is always online, which on most
 // machines is the first.
 var errNoSwitch = errors.New("no file to take it offline by")
@@ -52,7 +57,7 @@ func (s System) vcpus(context.Context, qga.Empty) ([]qga.VCPU, error) {
 			list = append(list, qga.VCPU{LogicalID: int64(id), Online: true, CanOffline: new(false)})
 		case err == nil:
 			list = append(list, qga.VCPU{LogicalID: int64(id), Online: online, CanOffline: new(true)})
-		case errors.Is(err, fs.ErrNotExist): // unplugged since it was listed
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, unix.ENODEV): // unplugged since it was listed
 		default:
 			return nil, err
 		}
@@ -97,7 +102,7 @@ func (s System) setVCPU(id int64, online bool) error {
 		want = "1"
 	}
 	path := onlineFile(id)
-	return attributeError("pwrite", path, s.Root.Store(path, want))
+	return attributeError("pwrite", path, s.Root.Store(path, want, switchLimit))
 }
 
 // state returns the state of a processor, or errNoSwitch if it has but one.

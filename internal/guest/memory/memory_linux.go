@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
@@ -51,7 +52,7 @@ func (s System) blocks(context.Context, qga.Empty) ([]qga.MemoryBlock, error) {
 	list := make([]qga.MemoryBlock, 0, len(indices))
 	for _, index := range indices {
 		b, err := block(dir, index)
-		if errors.Is(err, fs.ErrNotExist) { // unplugged since it was listed
+		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) { // unplugged since it was listed
 			continue
 		}
 		if err != nil {
@@ -86,11 +87,23 @@ func block(dir root.Directory, index uint64) (qga.MemoryBlock, error) {
 	return b, nil
 }
 
-// setBlocks has a result for each block; as a whole it never fails.
+// switchLimit is how long a block may take to go online or offline. The kernel tries
+// for ever to empty a block of memory that is in use.
+const switchLimit = time.Minute
+
+// setBlocks has a result for each block; as a whole it never fails. When one block
+// takes too long the others are not tried, as they would have to wait for that one.
 func (s System) setBlocks(_ context.Context, args qga.SetMemoryBlocksArgs) ([]qga.MemoryBlockResult, error) {
 	results := make([]qga.MemoryBlockResult, len(args.MemBlks))
+	var late error
 	for i, b := range args.MemBlks {
-		response, err := s.setBlock(b.PhysIndex, b.Online)
+		response, err := qga.MemoryBlockFailed, late
+		if late == nil {
+			response, err = s.setBlock(b.PhysIndex, b.Online)
+		}
+		if errors.Is(err, syscall.ETIMEDOUT) {
+			late = err
+		}
 		results[i] = qga.MemoryBlockResult{PhysIndex: b.PhysIndex, Response: response}
 		if err != nil {
 			// An attribute without contents is an error without a number, and 0
@@ -125,7 +138,7 @@ func (s System) setBlock(index uint64, online bool) (qga.MemoryBlockResponse, er
 	if online {
 		want = "online"
 	}
-	if err := s.Root.Store(memoryDir+name+"state", want); err != nil {
+	if err := s.Root.Store(memoryDir+name+"state", want, switchLimit); err != nil {
 		return qga.MemoryBlockFailed, err
 	}
 	return qga.MemoryBlockSuccess, nil

@@ -71,7 +71,7 @@ func (p *power) suspend(ctx context.Context, s sleep) error {
 		}
 	}
 	if data, err := p.Root.ReadFile(stateFile); err == nil && s.state != "" && slices.Contains(strings.Fields(string(data)), s.state) {
-		if err := p.Root.Store(stateFile, s.state); err != nil {
+		if err := p.Root.Store(stateFile, s.state, 0); err != nil {
 			return fmt.Errorf("suspend: cannot write to '%s': %w", stateFile, strerror.Reason(err))
 		}
 		return nil

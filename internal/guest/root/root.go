@@ -12,6 +12,9 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
+
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 )
 
 // maxFile bounds a file that is read whole. What the kernel and the
@@ -84,6 +87,19 @@ func (d Dir) ReadFile(name string) ([]byte, error) {
 	}
 }
 
+// diskReads are the reads of ReadDiskFile that are under way.
+var diskReads stuck.Calls[string, []byte]
+
+// ReadDiskFile is ReadFile for what is not the kernel's, but on a disk, which may not
+// answer. That is ETIMEDOUT after a while. The data may be shared by several callers.
+func (d Dir) ReadDiskFile(name string) ([]byte, error) {
+	data, err := diskReads.Do(d.Path(name), stuck.DiskLimit, func() ([]byte, error) { return d.ReadFile(name) })
+	if err == stuck.ErrStuck {
+		err = &os.PathError{Op: "open", Path: name, Err: syscall.ETIMEDOUT}
+	}
+	return data, err
+}
+
 // Exists reports whether there is something called name.
 func (d Dir) Exists(name string) bool {
 	_, err := os.Stat(d.Path(name))
@@ -133,10 +149,28 @@ func (d Dir) Resolve(name string) (string, error) {
 	return resolved, nil
 }
 
+// stores are the calls of Store that are under way.
+var stores stuck.Calls[[2]string, struct{}]
+
 // Store writes s to an attribute that exists. What the driver says to that is the
-// result: were the file in the runtime's care, EAGAIN would be waited out, for
-// ever, as the kernel never tells that such a file has become writable.
-func (d Dir) Store(name, s string) error {
+// result, and ETIMEDOUT if it takes longer than limit to say it; it goes on then. With
+// a limit of 0 it may take as long as it likes.
+func (d Dir) Store(name, s string, limit time.Duration) error {
+	if limit == 0 {
+		return d.store(name, s)
+	}
+	_, err := stores.Do([2]string{d.Path(name), s}, limit, func() (struct{}, error) {
+		return struct{}{}, d.store(name, s)
+	})
+	if err == stuck.ErrStuck {
+		err = &os.PathError{Op: "write", Path: name, Err: syscall.ETIMEDOUT}
+	}
+	return err
+}
+
+// store leaves the runtime's poller out: it would wait out EAGAIN, for ever, as the
+// kernel never tells that such a file has become writable.
+func (d Dir) store(name, s string) error {
 	fd, err := syscall.Open(d.Path(name), syscall.O_WRONLY|syscall.O_CLOEXEC, 0)
 	if err != nil {
 		return &os.PathError{Op: "open", Path: name, Err: err}

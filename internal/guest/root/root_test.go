@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestResolve(t *testing.T) {
@@ -64,7 +65,7 @@ func TestReadFile(t *testing.T) {
 	if line, err := Dir("").ReadLine("/proc/sys/kernel/ostype"); err != nil || line == "" {
 		t.Errorf("/proc: %q, %v", line, err)
 	}
-	if err := d.Store("/missing", "1"); !errors.Is(err, syscall.ENOENT) {
+	if err := d.Store("/missing", "1", time.Minute); !errors.Is(err, syscall.ENOENT) {
 		t.Errorf("Store made a file: %v", err)
 	}
 }

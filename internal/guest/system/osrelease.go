@@ -15,7 +15,7 @@ func (s System) osRelease() string {
 		paths = []string{p}
 	}
 	for _, p := range paths {
-		if data, err := s.Root.ReadFile(p); err == nil {
+		if data, err := s.Root.ReadDiskFile(p); err == nil {
 			return string(data)
 		}
 	}

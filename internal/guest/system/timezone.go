@@ -46,7 +46,7 @@ func (s System) location(tz string, set bool) *time.Location {
 
 // load returns the time zone in a file, or nil if there is none.
 func (s System) load(path string) *time.Location {
-	data, err := s.Root.ReadFile(path)
+	data, err := s.Root.ReadDiskFile(path)
 	if err != nil {
 		return nil
 	}
