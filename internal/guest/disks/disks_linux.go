@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"strings"
-	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
@@ -14,10 +13,6 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
-
-// smartLimit is how long a disk may take to tell of its health. One that is
-// well answers within milliseconds.
-const smartLimit = 2 * time.Second
 
 // A System is where to look. Its zero value is the running system.
 type System struct {
@@ -63,7 +58,7 @@ func (c *commands) getDisks(context.Context, qga.Empty) ([]qga.Disk, error) {
 			continue
 		}
 		if d, ok := tree.disk(device); ok {
-			c.addHealth(&d)
+			c.addHealth(tree, &d)
 			list = append(list, d)
 			list = append(list, tree.partitions(device, d.Name)...)
 		}
@@ -73,12 +68,14 @@ func (c *commands) getDisks(context.Context, qga.Empty) ([]qga.Disk, error) {
 
 // addHealth adds what an NVMe disk says of its health. One that does not answer
 // in time is not asked again until it has.
-func (c *commands) addHealth(d *qga.Disk) {
+func (c *commands) addHealth(t *Tree, d *qga.Disk) {
 	if d.Address == nil || d.Address.BusType != qga.BusNVMe {
 		return
 	}
 	node := c.root.Path(d.Name)
-	log, err := c.health.Do(node, smartLimit, func() (*healthLog, error) { return c.readHealthLog(node) })
+	limit, done := t.wait(patience)
+	log, err := c.health.Do(node, limit, func() (*healthLog, error) { return c.readHealthLog(node) })
+	done()
 	if err == nil {
 		d.Smart = new(log.smart())
 	}

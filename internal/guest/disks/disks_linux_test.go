@@ -273,7 +273,7 @@ func testDeadNVMe(t *testing.T) {
 		<-release
 		return new(healthLog), nil
 	}
-	for _, want := range []time.Duration{smartLimit, 0} {
+	for _, want := range []time.Duration{patience, 0} {
 		start := time.Now()
 		list, err := c.getDisks(t.Context(), qga.Empty{})
 		if err != nil || len(list) != 16 {
@@ -288,6 +288,22 @@ func testDeadNVMe(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Many that do not answer share what one may cost.
+func TestDeadDisks(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tree := NewTree("")
+		start := time.Now()
+		for range 10 {
+			limit, done := tree.wait(time.Second)
+			time.Sleep(limit)
+			done()
+		}
+		if took, want := time.Since(start), patience+8*grace; took != want {
+			t.Errorf("ten dead disks took %v, want %v", took, want)
+		}
+	})
 }
 
 // manyDisks is n disks on virtio, each with a partition, and logical volumes over

@@ -78,7 +78,9 @@ func (t *Tree) ask(device string, u *uevent) string {
 			return a.serial
 		}
 	}
-	serial, err := asked.calls.Do(name, askLimit, func() (string, error) { return t.root.ReadLine(device + "/serial") })
+	limit, done := t.wait(askLimit)
+	serial, err := asked.calls.Do(name, limit, func() (string, error) { return t.root.ReadLine(device + "/serial") })
+	done()
 	if err == nil && lasting {
 		asked.mu.Lock()
 		defer asked.mu.Unlock()

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/qga"
@@ -18,11 +19,27 @@ type Tree struct {
 	uevents   map[string]*uevent
 	// btrfs is the members of each mounted btrfs, by member. Nil until asked for.
 	btrfs map[string][]string
+	// left is how long disks may yet keep a command waiting.
+	left time.Duration
+}
+
+// A command waits patience in all for disks to tell of themselves, and even if that is
+// used up grace for each: all but the dead answer in milliseconds.
+const (
+	patience = 2 * time.Second
+	grace    = 20 * time.Millisecond
+)
+
+// wait returns how long a disk may take that is asked now, and what to call when it
+// has answered, or has not.
+func (t *Tree) wait(most time.Duration) (limit time.Duration, done func()) {
+	begin := time.Now()
+	return min(most, max(t.left, grace)), func() { t.left -= time.Since(begin) }
 }
 
 // NewTree returns the block devices of the system at dir.
 func NewTree(dir root.Dir) *Tree {
-	return &Tree{root: dir, addresses: make(map[string]*qga.DiskAddress), uevents: make(map[string]*uevent)}
+	return &Tree{root: dir, addresses: make(map[string]*qga.DiskAddress), uevents: make(map[string]*uevent), left: patience}
 }
 
 // Path returns the directory in /sys/devices of the block device with a number.

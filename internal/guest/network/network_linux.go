@@ -5,10 +5,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -26,20 +30,43 @@ type Config struct {
 }
 
 // Commands returns the commands of this package.
-func Commands(c Config) []agent.Handler {
+func Commands(config Config) []agent.Handler {
+	c := &commands{Config: config}
 	return []agent.Handler{
 		agent.Handle(qga.NetworkGetInterfaces, c.interfaces),
 		agent.Handle(qga.NetworkGetRoute, c.routes),
 	}
 }
 
-func (c Config) interfaces(context.Context, qga.Empty) ([]qga.Interface, error) {
-	links, addresses, err := snapshot()
+type commands struct {
+	Config
+	snapshots stuck.Calls[struct{}, state]
+}
+
+// A state is what the kernel says of its interfaces.
+type state struct {
+	links     []link
+	addresses []address
+}
+
+// snapshotLimit is how long the kernel may take for that. It writes the list while it
+// is asked for it, holding the lock of all changes of interfaces; and a driver whose
+// device does not answer holds that, too.
+const snapshotLimit = 5 * time.Second
+
+func (c *commands) interfaces(context.Context, qga.Empty) ([]qga.Interface, error) {
+	now, err := c.snapshots.Do(struct{}{}, snapshotLimit, func() (s state, err error) {
+		s.links, s.addresses, err = snapshot()
+		return s, err
+	})
+	if err == stuck.ErrStuck {
+		err = unix.ETIMEDOUT
+	}
 	if err != nil {
 		// Not what failed here, but what did in the C agent.
 		return nil, fmt.Errorf("getifaddrs failed: %w", strerror.Reason(err))
 	}
-	return interfaces(links, addresses, c.Exclude), nil
+	return interfaces(now.links, now.addresses, c.Exclude), nil
 }
 
 // routes takes a file that is not there for a version of IP that the kernel
