@@ -104,6 +104,9 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
 	sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount; do
 	ln -sf /dev/null "$root/etc/systemd/system/$unit"
 done
+# systemd 257.13, when it shuts down, at times forgets that swap.target has nothing left
+# to wait for once /tmp is unmounted, and waits for ever. There is no swap.
+ln -s /dev/null "$root/etc/systemd/system/swap.target"
 mkdir -p "$root/etc/systemd/journald.conf.d"
 printf '[Journal]\nStorage=volatile\n' >"$root/etc/systemd/journald.conf.d/vm.conf"
 
