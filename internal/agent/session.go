@@ -169,9 +169,9 @@ func (s *session) serve(ctx context.Context, v wire.Value) error {
 		var h *Handler
 		if h, err = s.agent.find(req.Command); err == nil {
 			// The one writes its reply by itself, the other may be the last thing
-			// that happens.
+			// that happens, and does so whoever is there to hear of it.
 			if h.stream != nil || h.Silent {
-				if err := s.flush(); err != nil {
+				if err := s.flush(); err != nil && !h.Silent {
 					return err
 				}
 			}
@@ -179,13 +179,14 @@ func (s *session) serve(ctx context.Context, v wire.Value) error {
 		}
 	}
 	if err != nil {
-		if e, ok := errors.AsType[*InUse](err); ok {
-			s.rd.Lend(e.Until)
-		}
 		s.lock()
 		defer s.unlock()
 		if !s.w.Error(req.ID, req.HasID, protocolError(err)) {
 			return errTorn
+		}
+		// The id is in that memory, too.
+		if e, ok := errors.AsType[*InUse](err); ok {
+			s.rd.Lend(e.Until)
 		}
 	}
 	return nil

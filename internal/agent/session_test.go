@@ -3,8 +3,10 @@ package agent
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"net"
 	"strings"
 	"testing"
 	"time"
@@ -90,5 +92,64 @@ func TestHeldBack(t *testing.T) {
 		if got, err := r.ReadString('\n'); got != "{\"return\": {}}\n" {
 			t.Fatalf("got %q, %v", got, err)
 		}
+	}
+}
+
+// TestLent has a write given up whose data are in use a little longer, while its
+// client does not take replies.
+func TestLent(t *testing.T) {
+	given := 0
+	a := New(silent(), nil, Handle(qga.FileWrite, func(context.Context, qga.FileWriteArgs) (qga.FileWriteResult, error) {
+		if given++; given == 1 {
+			return qga.FileWriteResult{}, nil // its memory is there for the second one
+		}
+		time.Sleep(10 * holdBack) // for the timer to wait for the client
+		until := make(chan struct{})
+		time.AfterFunc(10*holdBack, func() { close(until) })
+		return qga.FileWriteResult{}, &InUse{Err: errors.New("late"), Until: until}
+	}))
+	ours, theirs := net.Pipe()
+	ended := make(chan error, 1)
+	go func() { ended <- a.Serve(t.Context(), ours) }()
+	_ = theirs.SetDeadline(time.Now().Add(patience))
+	r := bufio.NewReader(theirs)
+	write := func(data, id string) string {
+		return `{"execute":"guest-file-write","arguments":{"handle":1,"buf-b64":"` + data + `"},"id":` + id + `}`
+	}
+	want := func(line string) {
+		t.Helper()
+		if got, err := r.ReadString('\n'); got != line+"\n" {
+			t.Fatalf("got %q, %v, want %q", got, err, line)
+		}
+	}
+	go io.WriteString(theirs, write(strings.Repeat("QUJD", 1<<20), "1"))
+	want(`{"return": {"count": 0, "eof": false}, "id": 1}`)
+	go io.WriteString(theirs, `{"execute":"guest-ping"}`+write("QUJD", `"abc"`)+`{"execute":"guest-ping"}`)
+	time.Sleep(50 * holdBack)
+	want(`{"return": {}}`)
+	want(`{"id": "abc", "error": {"class": "GenericError", "desc": "late"}}`)
+	want(`{"return": {}}`)
+	theirs.Close()
+	<-ended
+}
+
+// deaf is a client that has gone after its request.
+type deaf struct{ io.Reader }
+
+func (deaf) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+func (deaf) Close() error              { return nil }
+
+// TestShutdownOfDeaf does what a host wants that does not wait for replies.
+func TestShutdownOfDeaf(t *testing.T) {
+	called := false
+	a := New(silent(), nil, Handle(qga.Shutdown, func(context.Context, qga.ShutdownArgs) (qga.Empty, error) {
+		called = true
+		return qga.Empty{}, nil
+	}))
+	if err := a.Serve(t.Context(), deaf{strings.NewReader(`{"execute":"guest-ping"}{"execute":"guest-shutdown"}`)}); err == nil {
+		t.Error("the session goes on")
+	}
+	if !called {
+		t.Error("the guest was not shut down")
 	}
 }

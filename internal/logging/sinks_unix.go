@@ -221,7 +221,12 @@ func (s *stream) Reopen() error {
 	if log.err != nil {
 		return log.err
 	}
-	unix.Close(s.fd) //nolint:errcheck // the messages were written by then
+	go func(fd int, late chan bool) {
+		if late != nil {
+			<-late // a message is being written, and the number must not be another's
+		}
+		unix.Close(fd) //nolint:errcheck // the messages were written by then
+	}(s.fd, s.late)
 	s.fd, s.kind, s.stuck, s.late = log.fd, kindOf(log.fd), false, nil
 	return nil
 }

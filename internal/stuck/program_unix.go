@@ -4,6 +4,7 @@ package stuck
 
 import (
 	"bytes"
+	"path"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -12,8 +13,9 @@ import (
 // programLimit is how long the file of a program is waited for.
 var programLimit = DiskLimit
 
-// programs are the files that are being looked at.
-var programs Calls[string, struct{}]
+// programs are the files, and directories, that are being looked at. When too many do
+// not answer no program can be started any more.
+var programs = Calls[string, struct{}]{Most: 64}
 
 // Executable returns why a file cannot be executed, as access(2) does, or nil; and
 // ErrStuck if its file system does not answer.
@@ -23,6 +25,15 @@ var programs Calls[string, struct{}]
 // it, and until then this process stands still, with all of its threads that run Go
 // code. What is waited for here need not be there.
 func Executable(file string) error {
+	// A directory that does not answer counts once, whatever is looked for in it.
+	dir := path.Dir(file) + "/"
+	if _, err := programs.Do(dir, programLimit, func() (struct{}, error) {
+		var st unix.Stat_t
+		_ = unix.Stat(dir, &st) // what is wrong with it the file will tell
+		return struct{}{}, nil
+	}); err != nil {
+		return err
+	}
 	_, err := programs.Do(file, programLimit, func() (struct{}, error) {
 		return struct{}{}, executable(file)
 	})

@@ -4,6 +4,7 @@
 package stuck
 
 import (
+	"cmp"
 	"errors"
 	"sync"
 	"time"
@@ -22,6 +23,9 @@ const most = 16
 // Calls are calls under way, by what they are about. The zero value is ready
 // for use.
 type Calls[K comparable, V any] struct {
+	// Most is how many may be stuck at once, if not 16.
+	Most int
+
 	mu    sync.Mutex
 	calls map[K]*call[V]
 	stuck int
@@ -72,7 +76,7 @@ func (c *Calls[K, V]) start(key K, fn func() (V, error)) (*call[V], error) {
 		return nil, ErrStuck
 	case ok:
 		return current, nil
-	case c.stuck >= most:
+	case c.stuck >= cmp.Or(c.Most, most):
 		return nil, ErrStuck
 	}
 	if c.calls == nil {

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,11 @@ import (
 // DefaultMaxOpen is how many files are open at a time unless configured. It is
 // what systemd's usual limit of 1024 descriptors would leave to the C agent.
 const DefaultMaxOpen = 1000
+
+// How many calls, each of which holds a thread, may take too long at once, and how
+// many bytes of their requests they may hold. Then there are no more until some
+// return: a host that tries again and again must not use up the guest.
+const maxLate, maxLent = 64, 128 << 20
 
 // Handles makes file handles. No handle is ever returned twice.
 type Handles interface {
@@ -46,6 +52,9 @@ type Table struct {
 	// limit is how long a system call may take. One that writes may take three
 	// times as long: the largest write is a lot for a slow disk.
 	limit time.Duration
+	// late is how many calls have not returned in that time, and lent how many bytes
+	// of requests are in use by them.
+	late, lent atomic.Int64
 
 	mu     sync.Mutex
 	files  map[qga.Handle]*file
@@ -90,6 +99,10 @@ func (t *Table) open(_ context.Context, args qga.FileOpenArgs) (qga.Handle, erro
 	if err := t.takePlace(); err != nil {
 		return 0, openFailed(args.Path, mode, err)
 	}
+	if t.late.Load() >= maxLate {
+		t.returnPlace()
+		return 0, openFailed(args.Path, mode, unix.ETIMEDOUT)
+	}
 	opened, late := stuck.Do(t.limit, func() result {
 		fd, err := open(args.Path, mode)
 		return result{int64(fd), err}
@@ -98,8 +111,10 @@ func (t *Table) open(_ context.Context, args qga.FileOpenArgs) (qga.Handle, erro
 			unix.Close(int(opened.n))
 		}
 		t.returnPlace()
+		t.late.Add(-1)
 	})
 	if late != nil {
+		t.late.Add(1)
 		return 0, openFailed(args.Path, mode, unix.ETIMEDOUT)
 	}
 	if opened.err != nil {
@@ -245,9 +260,21 @@ func (t *Table) write(ctx context.Context, args qga.FileWriteArgs) (qga.FileWrit
 	if err := f.acquire(ctx); err != nil {
 		return qga.FileWriteResult{}, err
 	}
+	var n int64
+	var late bool
 	written := make(chan struct{})
-	n, late, err := t.call(f, 3*t.limit, func() (int64, error) { return f.write(data) }, func() { close(written) })
-	if !late {
+	size := int64(len(data))
+	if t.lent.Load()+size > maxLent {
+		err = unix.ETIMEDOUT
+	} else {
+		n, late, err = t.call(f, 3*t.limit, func() (int64, error) { return f.write(data) }, func() {
+			close(written)
+			t.lent.Add(-size)
+		})
+	}
+	if late {
+		t.lent.Add(size)
+	} else {
 		f.release()
 	}
 	if err != nil && (n == 0 || err != unix.EAGAIN) {
@@ -270,14 +297,19 @@ type result struct {
 // is ETIMEDOUT, and late: then the file is released when it returns, and after is
 // called. In all other cases it is for the caller to release the file.
 func (t *Table) call(f *file, limit time.Duration, fn func() (int64, error), after func()) (n int64, late bool, err error) {
+	if t.late.Load() >= maxLate {
+		return 0, false, unix.ETIMEDOUT
+	}
 	r, stuckErr := stuck.Do(limit, func() result {
 		n, err := fn()
 		return result{n, err}
 	}, func(result) {
 		f.release()
+		t.late.Add(-1)
 		after()
 	})
 	if stuckErr != nil {
+		t.late.Add(1)
 		return 0, true, unix.ETIMEDOUT
 	}
 	return r.n, false, r.err

@@ -80,7 +80,7 @@ type Freezer struct {
 // A hold is what there is between a freeze and its thaw.
 type hold struct {
 	volumes  []*volume // in the order of freezing
-	count    int64     // how many of them were frozen
+	frozen   []*volume // those of them that it froze
 	guard    *guard
 	watchdog *time.Timer
 }
@@ -185,6 +185,7 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 		f.releaseAll(volumes)
 		return 0, fmt.Errorf("failed to start the guard that would end the freeze: %w", err)
 	}
+	wasDue := f.due.Load()
 	f.frozen.Store(true)
 	f.due.Store(true)
 	f.mark()
@@ -195,7 +196,6 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	// that does not answer.
 	resident.Lock()
 
-	var ours []*volume
 	for _, v := range volumes {
 		var froze bool
 		froze, err = f.freezeOne(ctx, v)
@@ -204,23 +204,23 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 			break
 		}
 		if froze {
-			ours = append(ours, v)
+			h.frozen = append(h.frozen, v)
 		}
 	}
-	h.count = int64(len(ours))
-	if err == nil && h.count > 0 {
+	count := int64(len(h.frozen))
+	if err == nil && count > 0 {
 		err = f.watch(h)
 	}
-	if err == nil && h.count > 0 {
+	if err == nil && count > 0 {
 		err = context.Cause(ctx) // the guard may have thawed by then
 	}
-	if err != nil || h.count == 0 {
+	if err != nil || count == 0 {
 		// What somebody else has frozen is his, as there was no freeze.
-		_, undoErr := f.end(ours)
-		f.due.Store(false)
+		_, undoErr := f.end(h.frozen)
+		f.due.Store(wasDue)
 		return 0, errors.Join(err, undoErr)
 	}
-	return h.count, nil
+	return count, nil
 }
 
 func (f *Freezer) freezeOne(ctx context.Context, v *volume) (bool, error) {
@@ -327,9 +327,11 @@ func (f *Freezer) thawAll(ctx context.Context) (int64, error) {
 }
 
 // end thaws volumes, the last one first, and ends the hold. It returns how many
-// had been frozen. One that does not thaw is the error, but does not keep the
+// had been frozen; if not all of the hold were any more, only those that were, lest
+// others that somebody else froze make up for them. One that does not thaw is the error, but does not keep the
 // agent from serving: there is nothing more that it could do than try again.
 func (f *Freezer) end(volumes []*volume) (n int64, err error) {
+	held := 0
 	for _, v := range slices.Backward(volumes) {
 		if v.busy() {
 			continue // its freeze has not returned, and will be undone
@@ -337,6 +339,9 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 		was, thawErr := f.thawOne(v)
 		if was {
 			n++
+			if f.hold != nil && slices.Contains(f.hold.frozen, v) {
+				held++
+			}
 		}
 		if thawErr != nil {
 			err = errors.Join(err, fmt.Errorf("failed to thaw %s: %w", v.point, strerror.Reason(thawErr)))
@@ -352,8 +357,9 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	if h.watchdog != nil {
 		h.watchdog.Stop()
 	}
-	if n < h.count {
-		f.Log.Errorf("%d of %d file systems had been thawed before: what was copied meanwhile may be inconsistent", h.count-n, h.count)
+	if count := len(h.frozen); held < count {
+		f.Log.Errorf("%d of %d file systems had been thawed before: what was copied meanwhile may be inconsistent", count-held, count)
+		n = int64(held)
 	}
 	f.releaseAll(h.volumes)
 	resident.Unlock()
@@ -368,7 +374,9 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	// Until it has ended nobody can unmount what it holds.
 	ctx, cancel := context.WithTimeout(context.Background(), guardGone)
 	defer cancel()
-	_ = h.guard.awaitEnd(ctx)
+	if h.guard.awaitEnd(ctx) != nil {
+		h.guard.kill() // or it would be in the way of the next freeze
+	}
 	return n, err
 }
 
@@ -394,7 +402,7 @@ func (f *Freezer) openAll(ctx context.Context, list []mounts.Mount) ([]*volume, 
 		v, err := f.openOne(ctx, m)
 		switch {
 		case errors.Is(err, errElsewhere):
-			f.Log.Warningf("%s is not frozen: %v", m.Point, err)
+			f.Log.Errorf("%s is not frozen: %v", m.Point, err)
 			continue
 		case err == nil:
 			volumes = append(volumes, v)

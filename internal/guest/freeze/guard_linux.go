@@ -41,6 +41,8 @@ const (
 	// guardRepeat is how often the guard thaws when the agent is late. A freeze
 	// that was under way when the agent came to a halt may succeed at any time.
 	guardRepeat = time.Second
+	// guardMemory is how large the guard may grow before it collects its garbage.
+	guardMemory = 32 << 20
 	// guardFarewell is how long the guard leaves it to the agent to thaw when
 	// both are told to end.
 	guardFarewell = 5 * time.Second
@@ -65,6 +67,7 @@ func after(limit time.Duration) order {
 
 // A guard is the agent's end of a guard process.
 type guard struct {
+	pid    int
 	socket *os.File
 	// over is closed when the process has thawed, or is gone; ended when it is
 	// gone for certain.
@@ -85,7 +88,7 @@ func startGuard(volumes []*volume, limit time.Duration) (*guard, error) {
 		unix.Close(pair[0])
 		return nil, err
 	}
-	g := &guard{socket: os.NewFile(uintptr(pair[0]), "guard"), over: make(chan struct{}), ended: make(chan struct{})}
+	g := &guard{pid: pid, socket: os.NewFile(uintptr(pair[0]), "guard"), over: make(chan struct{}), ended: make(chan struct{})}
 	go func() {
 		defer close(g.ended)
 		for {
@@ -161,6 +164,15 @@ func (g *guard) awaitEnd(ctx context.Context) error {
 	}
 }
 
+// kill ends a guard that stands still after all has been thawed.
+func (g *guard) kill() {
+	select {
+	case <-g.ended:
+	default:
+		_ = unix.Kill(g.pid, unix.SIGKILL)
+	}
+}
+
 // dismiss ends the guard, which thaws nothing, once volumes are at rest: a freeze
 // that is still under way succeeds, perhaps, when the agent cannot undo it any
 // more.
@@ -189,7 +201,9 @@ func BeGuard() {
 
 // keepGuard is the life of the guard of n volumes.
 func keepGuard(n int) (status int) {
-	debug.SetGCPercent(-1) // it has nothing to collect
+	// It has next to nothing to collect, unless it thaws again and again.
+	debug.SetGCPercent(-1)
+	debug.SetMemoryLimit(guardMemory)
 	withdraw()
 	resident.Lock()
 	volumes := make([]*volume, n)

@@ -55,6 +55,9 @@ func openVolume(m mounts.Mount) (*volume, error) {
 			}
 			unix.Close(fd)
 		}
+		if err == unix.ENOENT || err == unix.ENOTDIR {
+			err = nil // something is mounted on a directory of the path
+		}
 		if first == nil {
 			first = err
 		}

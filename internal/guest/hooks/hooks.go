@@ -20,6 +20,7 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
 	"github.com/bellhop-vm/bellhop/internal/logging"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 )
 
 // Config says which hooks there are.
@@ -46,7 +47,8 @@ type Config struct {
 // Hooks run the programs of a Config. They expect that Freeze and Thaw are not
 // called at the same time.
 type Hooks struct {
-	cfg Config
+	cfg      Config
+	listings stuck.Calls[string, []string]
 }
 
 // New returns the hooks of a configuration.
@@ -54,7 +56,7 @@ func New(cfg Config) *Hooks {
 	if cfg.Limit == 0 {
 		cfg.Limit = run.DefaultLimit
 	}
-	return &Hooks{cfg}
+	return &Hooks{cfg: cfg}
 }
 
 // The argument of a hook.
@@ -129,7 +131,7 @@ func (h *Hooks) list() ([]hook, error) {
 	if h.cfg.Dir == "" {
 		return list, nil
 	}
-	entries, err := os.ReadDir(h.cfg.Dir) // sorted by bytes
+	entries, err := h.listings.Do(h.cfg.Dir, stuck.DiskLimit, func() ([]string, error) { return executables(h.cfg.Dir) })
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return list, nil
@@ -139,13 +141,22 @@ func (h *Hooks) list() ([]hook, error) {
 	case err != nil:
 		return list, fmt.Errorf("cannot list fsfreeze hooks: %w", err)
 	}
-	for _, e := range entries {
-		path := filepath.Join(h.cfg.Dir, e.Name())
-		if meant(e.Name()) && executable(path) {
-			list = append(list, hook{path: path, native: true})
-		}
+	for _, path := range entries {
+		list = append(list, hook{path: path, native: true})
 	}
 	return list, nil
+}
+
+// executables returns the paths of the hooks in a directory, sorted by bytes.
+func executables(dir string) (paths []string, err error) {
+	entries, err := os.ReadDir(dir)
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		if meant(e.Name()) && executable(path) {
+			paths = append(paths, path)
+		}
+	}
+	return paths, err
 }
 
 // meant reports whether a file of that name is a hook, and not what an editor

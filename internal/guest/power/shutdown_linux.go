@@ -14,6 +14,7 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/guest/run"
 	"github.com/bellhop-vm/bellhop/internal/logging"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -97,7 +98,7 @@ func (p *power) programs(w way) [][]string {
 		return []string{program, "-h", w.flag, "+0", "hypervisor initiated shutdown"}
 	}
 	var list [][]string
-	if direct := "/sbin/" + w.program; unix.Access(p.Root.Path(direct), unix.X_OK) == nil {
+	if direct := "/sbin/" + w.program; stuck.Executable(p.Root.Path(direct)) == nil {
 		list = append(list, []string{direct})
 	}
 	list = append(list, shutdown("/sbin/shutdown"), []string{w.program}, shutdown("shutdown"))

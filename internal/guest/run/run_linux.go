@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +23,12 @@ const maxOutput = 64 << 10
 // grace is how long we go on reading when the program has ended, and somebody
 // else still holds its output: a child that it left in the background.
 const grace = 250 * time.Millisecond
+
+// maxDying is how many programs that were killed may have yet to die.
+const maxDying = 32
+
+// dying is how many there are. Each holds a thread.
+var dying atomic.Int32
 
 var _ Func = Run
 
@@ -114,14 +121,19 @@ func (p *process) close() {
 // dies only when it wakes up.
 func (p *process) kill() {
 	_ = unix.Kill(-p.pid, unix.SIGKILL)
+	dying.Add(1)
 	go func() {
 		<-p.exited
 		_, _ = reap(p.pid)
+		dying.Add(-1)
 	}()
 }
 
 // start starts the program, its standard files being pipes.
 func start(c Command) (*process, error) {
+	if dying.Load() >= maxDying {
+		return nil, fmt.Errorf("failed to create child process: %w", strerror.Reason(unix.EAGAIN))
+	}
 	p := &process{exited: make(chan error, 1)}
 	var theirInput *os.File
 	ourOutput, theirOutput, err := os.Pipe()
@@ -197,6 +209,7 @@ func find(program string) (string, error) {
 		}
 		file := dir + "/" + program
 		if stuck.Executable(file) == stuck.ErrStuck {
+			reason = unix.ETIMEDOUT
 			continue
 		}
 		info, err := os.Stat(file)
