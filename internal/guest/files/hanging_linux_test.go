@@ -18,9 +18,14 @@ import (
 func TestHanging(t *testing.T) {
 	fs := guesttest.NewHangingFS(t)
 	table := New(Config{Handles: new(counter)})
-	table.limit = 50 * time.Millisecond
+	table.limit = 50 * time.Millisecond // each of many
 	before := descriptors(t)
 
+	places := func() int {
+		table.mu.Lock()
+		defer table.mu.Unlock()
+		return table.places
+	}
 	failed := func(what string, err error, want string) {
 		t.Helper()
 		if err == nil || err.Error() != want {
@@ -74,6 +79,19 @@ func TestHanging(t *testing.T) {
 		t.Errorf("another file: got %s, %v", got, err)
 	}
 
+	// A host that tries again and again gets no more threads than there may be.
+	for table.late.Load() < maxLate {
+		_, err := table.open(t.Context(), qga.FileOpenArgs{Path: fs.Lost})
+		failed("open again", err, "failed to open file '"+fs.Lost+"' (mode: 'r'): Connection timed out")
+	}
+	taken := places()
+	begin := time.Now()
+	_, err = table.open(t.Context(), qga.FileOpenArgs{Path: fs.Lost})
+	failed("open too often", err, "failed to open file '"+fs.Lost+"' (mode: 'r'): Connection timed out")
+	if places() != taken || time.Since(begin) >= table.limit {
+		t.Errorf("one more call was made, and took %v", time.Since(begin))
+	}
+
 	fs.Answer()
 	select {
 	case <-inUse.Until:
@@ -90,9 +108,9 @@ func TestHanging(t *testing.T) {
 		}
 	}
 	// What came late has been closed as well.
-	for end := time.Now().Add(time.Minute); descriptors(t) != before || table.places != 0; time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(time.Minute); descriptors(t) > before || places() != 0 || table.late.Load() != 0; time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
-			t.Fatalf("%d descriptors, %d before; %d places are taken", descriptors(t), before, table.places)
+			t.Fatalf("%d descriptors, %d before; %d places are taken, %d calls late", descriptors(t), before, places(), table.late.Load())
 		}
 	}
 }

@@ -328,8 +328,9 @@ func (f *Freezer) thawAll(ctx context.Context) (int64, error) {
 
 // end thaws volumes, the last one first, and ends the hold. It returns how many
 // had been frozen; if not all of the hold were any more, only those that were, lest
-// others that somebody else froze make up for them. One that does not thaw is the error, but does not keep the
-// agent from serving: there is nothing more that it could do than try again.
+// others that somebody else froze make up for them. One that does not thaw is the
+// error, but does not keep the agent from serving: there is nothing more that it could
+// do than try again.
 func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	held := 0
 	for _, v := range slices.Backward(volumes) {
