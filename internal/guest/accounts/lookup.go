@@ -37,16 +37,6 @@ func (a *Accounts) lookup(ctx context.Context, name string) (user, error) {
 	return u, nil
 }
 
-// groups returns the groups that /etc/group has a user in. In others, which only a
-// directory server knows of, he will not be.
-func (a *Accounts) groups(name string) []uint32 {
-	data, err := a.root.ReadDiskFile("/etc/group")
-	if err != nil {
-		return nil // he has less rights then
-	}
-	return parseGroup(string(data), name)
-}
-
 // parseGroup returns the groups of a user in the text of a file as in group(5).
 func parseGroup(text, name string) (groups []uint32) {
 	const most = 65535 // NGROUPS_MAX of linux/limits.h, less the user's own

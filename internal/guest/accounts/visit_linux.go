@@ -45,6 +45,16 @@ func (a *Accounts) visit(ctx context.Context, u user, fn func() error) error {
 	}
 }
 
+// groups returns the groups that /etc/group has a user in. In others, which only a
+// directory server knows of, he will not be.
+func (a *Accounts) groups(name string) []uint32 {
+	data, err := a.root.ReadDiskFile("/etc/group")
+	if err != nil {
+		return nil // he has less rights then
+	}
+	return parseGroup(string(data), name)
+}
+
 // act calls fn with the rights in the file system of the user, who is in some groups
 // besides his own. It does not return to others what it has taken: the goroutine must
 // end with it.
