@@ -35,6 +35,7 @@ func TestExecutableHanging(t *testing.T) {
 			t.Fatalf("program %d in a dead directory: got %v, want %v", i, err, stuck.ErrStuck)
 		}
 	}
+	defer stuck.SetProgramLimit(time.Minute)()
 	if err := stuck.Executable("/bin/sh"); err != nil {
 		t.Errorf("/bin/sh: %v", err)
 	}

@@ -18,7 +18,8 @@ import (
 func TestHanging(t *testing.T) {
 	fs := guesttest.NewHangingFS(t)
 	table := New(Config{Handles: new(counter)})
-	table.limit = 50 * time.Millisecond // each of many
+	const soon, never = 50 * time.Millisecond, time.Minute
+	table.limit = soon
 	before := descriptors(t)
 
 	places := func() int {
@@ -32,7 +33,9 @@ func TestHanging(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", what, err, want)
 		}
 	}
-	open := func(path string) (qga.Handle, error) {
+	open := func(path string, limit time.Duration) (qga.Handle, error) {
+		table.limit = limit
+		defer func() { table.limit = soon }()
 		return table.open(t.Context(), qga.FileOpenArgs{Path: path, Mode: new("r+")})
 	}
 	read := func(h qga.Handle, count int64) (string, error) {
@@ -42,17 +45,17 @@ func TestHanging(t *testing.T) {
 		return out.String(), err
 	}
 
-	_, err := open(fs.Lost)
+	_, err := open(fs.Lost, soon)
 	failed("open", err, "failed to open file '"+fs.Lost+"' (mode: 'r+'): Connection timed out")
 
-	reader, err := open(fs.File)
+	reader, err := open(fs.File, never)
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = read(reader, 3<<20)
 	failed("read", err, "failed to read file: Connection timed out")
 
-	writer, err := open(fs.File)
+	writer, err := open(fs.File, never)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -69,7 +72,8 @@ func TestHanging(t *testing.T) {
 	}
 
 	// The file is busy meanwhile, others are not.
-	ctx, cancel := context.WithTimeout(t.Context(), table.limit)
+	table.limit = never
+	ctx, cancel := context.WithTimeout(t.Context(), soon)
 	defer cancel()
 	if _, err := table.seek(ctx, qga.FileSeekArgs{Handle: reader}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("seek: got %v", err)
@@ -80,16 +84,16 @@ func TestHanging(t *testing.T) {
 	}
 
 	// A host that tries again and again gets no more threads than there may be.
+	table.limit = soon
 	for table.late.Load() < maxLate {
 		_, err := table.open(t.Context(), qga.FileOpenArgs{Path: fs.Lost})
 		failed("open again", err, "failed to open file '"+fs.Lost+"' (mode: 'r'): Connection timed out")
 	}
-	taken := places()
-	begin := time.Now()
+	taken, asked := places(), fs.Waiting()
 	_, err = table.open(t.Context(), qga.FileOpenArgs{Path: fs.Lost})
 	failed("open too often", err, "failed to open file '"+fs.Lost+"' (mode: 'r'): Connection timed out")
-	if places() != taken || time.Since(begin) >= table.limit {
-		t.Errorf("one more call was made, and took %v", time.Since(begin))
+	if places() != taken || fs.Waiting() != asked {
+		t.Errorf("one more call was made: %d places, %d before; %d calls, %d before", places(), taken, fs.Waiting(), asked)
 	}
 
 	fs.Answer()
@@ -98,7 +102,7 @@ func TestHanging(t *testing.T) {
 	case <-time.After(time.Minute):
 		t.Fatal("the data are still in use")
 	}
-	table.limit = time.Minute
+	table.limit = never
 	if got, err := read(reader, 10); err != nil || !strings.Contains(got, `"eof": true`) {
 		t.Errorf("read after all: got %s, %v", got, err)
 	}
