@@ -15,6 +15,16 @@ import (
 	"github.com/bellhop-vm/bellhop/qga/wire"
 )
 
+// serve has the agent serve a client for the time of the test.
+func serve(t *testing.T, a *Agent) net.Conn {
+	t.Helper()
+	ch := make(pipes)
+	go a.Listen(t.Context(), ch)
+	c := ch.dial()
+	t.Cleanup(func() { c.Close() })
+	return c
+}
+
 // TestBurst sends many requests in one go, some of which take longer than replies
 // may be held back, some of which fail, some of which write their own reply.
 func TestBurst(t *testing.T) {
@@ -29,12 +39,7 @@ func TestBurst(t *testing.T) {
 			return nil
 		}),
 	)
-	ch := make(pipes)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go a.Listen(ctx, ch)
-	c := ch.dial()
-	defer c.Close()
+	c := serve(t, a)
 
 	var requests, want strings.Builder
 	ask := func(request, reply string) {
@@ -73,12 +78,7 @@ func TestHeldBack(t *testing.T) {
 		}
 		return qga.Empty{}, nil
 	}))
-	ch := make(pipes)
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	go a.Listen(ctx, ch)
-	c := ch.dial()
-	defer c.Close()
+	c := serve(t, a)
 
 	const times = 5
 	go io.WriteString(c, strings.Repeat(`{"execute":"guest-ping"}{"execute":"guest-file-close","arguments":{"handle":1}}`, times))
