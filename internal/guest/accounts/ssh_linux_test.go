@@ -336,6 +336,12 @@ func TestLinks(t *testing.T) {
 		h.must(os.Chmod(h.root.Path(sshFile), 0o640))
 		h.fails(h.add("alice", "ssh-rsa BBB b"), "")
 		h.holds("ssh-rsa BBB b", "ssh-rsa AAA a")
+
+		h.must(os.Remove(h.root.Path("/etc/group")))
+		h.mkdir("/etc/group", 0o755, 0)
+		h.fails(h.add("alice", "ssh-rsa CCC c"), "failed to look up the groups of user 'alice': Is a directory")
+		h.must(os.Remove(h.root.Path("/etc/group")))
+		h.holds("ssh-rsa BBB b", "ssh-rsa AAA a")
 	})
 	t.Run("hard link", func(t *testing.T) {
 		h := newHome(t)

@@ -2,7 +2,9 @@ package accounts
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"runtime"
 	"time"
@@ -35,7 +37,11 @@ func (a *Accounts) visit(ctx context.Context, u user, fn func() error) error {
 				done <- fmt.Errorf("internal error: %v", p)
 			}
 		}()
-		done <- u.act(a.groups(u.name), fn)
+		groups, err := a.groups(u.name)
+		if err == nil {
+			err = u.act(groups, fn)
+		}
+		done <- err
 	}()
 	select {
 	case err := <-done:
@@ -46,13 +52,17 @@ func (a *Accounts) visit(ctx context.Context, u user, fn func() error) error {
 }
 
 // groups returns the groups that /etc/group has a user in. In others, which only a
-// directory server knows of, he will not be.
-func (a *Accounts) groups(name string) []uint32 {
+// directory server knows of, he will not be. That the file cannot be read is an error:
+// without his groups the user may not see keys that he has.
+func (a *Accounts) groups(name string) ([]uint32, error) {
 	data, err := a.root.ReadDiskFile("/etc/group")
-	if err != nil {
-		return nil // he has less rights then
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
 	}
-	return parseGroup(string(data), name)
+	if err != nil {
+		return nil, fmt.Errorf("failed to look up the groups of user '%s': %w", name, strerror.Reason(err))
+	}
+	return parseGroup(string(data), name), nil
 }
 
 // act calls fn with the rights in the file system of the user, who is in some groups
