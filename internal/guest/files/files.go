@@ -186,8 +186,9 @@ func (t *Table) close(ctx context.Context, args qga.HandleArgs) (qga.Empty, erro
 		return qga.Empty{}, nil
 	}
 	// A server may be sent now what was written.
-	err, late := stuck.Do(3*t.limit, func() error { return t.finish(f) }, func(error) {})
+	err, late := stuck.Do(3*t.limit, func() error { return t.finish(f) }, func(error) { t.late.Add(-1) })
 	if late != nil {
+		t.late.Add(1)
 		err = unix.ETIMEDOUT
 	}
 	if err != nil {
