@@ -32,6 +32,7 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/internal/state"
 	"github.com/bellhop-vm/bellhop/internal/systemd"
+	"github.com/bellhop-vm/bellhop/internal/threads"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -42,6 +43,7 @@ var version = "devel"
 func main() {
 	freeze.BeGuard()
 	boundProcessors()
+	threads.CalmMonitor()
 	os.Exit(launch())
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/internal/resident"
+	"github.com/bellhop-vm/bellhop/internal/threads"
 	"github.com/bellhop-vm/bellhop/qga"
 	"github.com/bellhop-vm/bellhop/qga/wire"
 )
@@ -74,6 +75,7 @@ func (a *Agent) Serve(ctx context.Context, conn io.ReadWriteCloser) error {
 			if err := s.fill(); err != nil {
 				return err
 			}
+			threads.Restore() // whatever started this thread, the client waits for it
 		}
 	}
 }

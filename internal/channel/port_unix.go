@@ -111,7 +111,7 @@ func (p *Port) wait(ctx context.Context) (n int, err error) {
 	stop := context.AfterFunc(ctx, func() { _ = p.file.SetReadDeadline(past) })
 	defer stop()
 	pollErr := p.raw.Read(func(fd uintptr) bool {
-		n, err = read(fd, p.first[:])
+		n, err = readNow(fd, p.first[:])
 		if n == 0 && err == nil && events(fd)&unix.POLLERR != 0 {
 			err = io.EOF // a line that has hung up, for good
 		}
@@ -160,7 +160,7 @@ func (s *stay) Read(b []byte) (n int, err error) {
 		return n, nil
 	}
 	pollErr := p.raw.Read(func(fd uintptr) bool {
-		n, err = read(fd, b)
+		n, err = readNow(fd, b)
 		return err != unix.EAGAIN
 	})
 	switch {
@@ -184,10 +184,8 @@ func (s *stay) Write(b []byte) (n int, err error) {
 	for n < len(b) {
 		var m int
 		pollErr := s.port.raw.Write(func(fd uintptr) bool {
-			m, err = unix.Write(int(fd), b[n:])
+			m, err = writeNow(fd, b[n:])
 			switch {
-			case err == unix.EINTR:
-				m, err = 0, nil
 			case err == unix.EAGAIN && !hungUp(fd):
 				return false
 			case err == unix.EAGAIN && s.answering:
@@ -258,15 +256,6 @@ func (s *stay) Close() error {
 	}
 	defer close(s.left)
 	return s.port.file.SetDeadline(past)
-}
-
-func read(fd uintptr, b []byte) (int, error) {
-	for {
-		n, err := unix.Read(int(fd), b)
-		if err != unix.EINTR {
-			return max(n, 0), err
-		}
-	}
 }
 
 // sleepUntil waits until t.

@@ -4,17 +4,11 @@ import (
 	"io"
 	"os"
 	"syscall"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
 // A socket is the connection of one client.
-//
-// It is read and written by system calls of which the runtime is not told. On
-// a socket that does not block it has nothing to do about them; but being told,
-// it wakes the thread that watches over calls that block, which is more work
-// than a ping and often lets it wait for a processor.
 type socket struct {
 	*os.File
 	raw syscall.RawConn
@@ -47,16 +41,16 @@ func newSocket(fd int) (*socket, error) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer)
 	s := &socket{File: f, raw: raw}
 	s.read = func(fd uintptr) bool {
-		if s.in.step(unix.SYS_READ, fd) {
+		if s.in.step(readNow, fd) {
 			return true
 		}
 		// A client that shares our processor answers now, and then there is
 		// nothing to wait for: it takes less to step aside than to be woken.
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-		return s.in.step(unix.SYS_READ, fd)
+		return s.in.step(readNow, fd)
 	}
 	s.write = func(fd uintptr) bool {
-		for s.out.step(unix.SYS_WRITE, fd) {
+		for s.out.step(writeNow, fd) {
 			if s.out.err != nil || len(s.out.b) == 0 {
 				return true
 			}
@@ -68,21 +62,13 @@ func newSocket(fd int) (*socket, error) {
 
 // step reads or writes once. It returns false when there is nothing to read, or
 // no room, at the moment.
-func (t *transfer) step(call, fd uintptr) bool {
-	for {
-		n, _, errno := unix.RawSyscall(call, fd, uintptr(unsafe.Pointer(unsafe.SliceData(t.b))), uintptr(len(t.b)))
-		switch errno {
-		case 0:
-			t.b, t.n = t.b[n:], t.n+int(n)
-			return true
-		case unix.EAGAIN:
-			return false
-		case unix.EINTR:
-		default:
-			t.err = errno
-			return true
-		}
+func (t *transfer) step(call func(fd uintptr, b []byte) (int, error), fd uintptr) bool {
+	n, err := call(fd, t.b)
+	if err == unix.EAGAIN {
+		return false
 	}
+	t.b, t.n, t.err = t.b[n:], t.n+n, err
+	return true
 }
 
 // Read reads what there is, and waits for it if there is nothing.

@@ -31,6 +31,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/bellhop-vm/bellhop/internal/threads"
 )
 
 // readyVariable is the environment variable by which the daemon knows that it
@@ -80,7 +82,7 @@ func Parent() (status int, err error) {
 	unix.CloseOnExec(pipe[0])
 	// Descriptors above 2 go to the daemon as they are: the pipe, and sockets
 	// of a service manager.
-	pid, err := syscall.ForkExec(path, os.Args, &syscall.ProcAttr{
+	pid, err := threads.ForkExec(path, os.Args, &syscall.ProcAttr{
 		Env:   append(os.Environ(), readyVariable+"="+strconv.Itoa(pipe[1])),
 		Files: []uintptr{0, 1, 2},
 	})

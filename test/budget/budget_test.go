@@ -39,7 +39,7 @@ var banned = map[string]string{
 	"math/big":       "nothing here is that large; it comes with crypto",
 	"net":            "half a megabyte for sockets that golang.org/x/sys/unix opens as well",
 	"net/http":       "3.2 MB",
-	"os/exec":        "links context-bound pipes and goroutines that guest-exec must not have: use syscall.ForkExec",
+	"os/exec":        "links context-bound pipes and goroutines that guest-exec must not have: use internal/threads.ForkExec",
 	"os/user":        "asks NSS through cgo, or else understands files only: read them",
 	"plugin":         "needs dynamic linking",
 	"regexp":         "258 kB",

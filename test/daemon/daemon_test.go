@@ -17,10 +17,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // program is the agent as it is shipped.
@@ -489,6 +492,41 @@ func sessionOf(pid int) (sid int, err error) {
 }
 
 // TestLog checks what is logged and, more so, what is not.
+// TestThreads looks at how the kernel schedules the agent: the thread by which the
+// runtime watches the others is not to interrupt them, and nothing that the agent
+// starts is to take after it.
+func TestThreads(t *testing.T) {
+	const other, batch = 0, 3 // of linux/sched.h
+	if p, _, _ := unix.Syscall(unix.SYS_SCHED_GETSCHEDULER, 0, 0, 0); p != other {
+		t.Skipf("the test runs under policy %d", p)
+	}
+	p := serve(t)
+	c := dial(t, p.socket())
+	for range 3 {
+		if got := strings.TrimSpace(c.run(`sed "s/.*) //" /proc/self/stat | cut -d " " -f 39`)); got != fmt.Sprint(other) {
+			t.Errorf("policy %q of a command", got)
+		}
+	}
+	tasks, err := os.Open(fmt.Sprintf("/proc/%d/task", p.Process.Pid))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer tasks.Close()
+	threads, err := tasks.Readdirnames(-1) // the oldest first
+	if err != nil || len(threads) < 2 {
+		t.Fatal(threads, err)
+	}
+	for i, want := range []uintptr{other, batch} {
+		tid, err := strconv.Atoi(threads[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _, errno := unix.Syscall(unix.SYS_SCHED_GETSCHEDULER, uintptr(tid), 0, 0); errno != 0 || got != want {
+			t.Errorf("thread %d has policy %d, %v, want %d", i, got, errno, want)
+		}
+	}
+}
+
 func TestLog(t *testing.T) {
 	// The words stand in for passwords; the second is the first in base64.
 	const secret, encoded = "s3cret-Passw0rd!", "czNjcmV0LVBhc3N3MHJkIQ=="

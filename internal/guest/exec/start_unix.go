@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/bellhop-vm/bellhop/internal/stuck"
+	"github.com/bellhop-vm/bellhop/internal/threads"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -192,10 +193,10 @@ func spawn(file string, argv, env []string, files [3]int) (child, error) {
 		Sys:   c.attr(),
 	}
 	var err error
-	c.pid, err = syscall.ForkExec(file, argv, attr)
+	c.pid, err = threads.ForkExec(file, argv, attr)
 	if err == unix.ENOEXEC {
 		argv = append([]string{"/bin/sh", file}, argv[1:]...)
-		c.pid, err = syscall.ForkExec(argv[0], argv, attr)
+		c.pid, err = threads.ForkExec(argv[0], argv, attr)
 	}
 	return c, err
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/resident"
 	"github.com/bellhop-vm/bellhop/internal/strerror"
+	"github.com/bellhop-vm/bellhop/internal/threads"
 )
 
 // guardName is the first argument by which the program knows that it is to be
@@ -123,7 +124,7 @@ func launchGuard(socket int, volumes []*volume) (pid int, err error) {
 	for _, v := range volumes {
 		files = append(files, uintptr(v.fd))
 	}
-	return syscall.ForkExec("/proc/self/exe", []string{guardName, strconv.Itoa(len(volumes))}, &syscall.ProcAttr{
+	return threads.ForkExec("/proc/self/exe", []string{guardName, strconv.Itoa(len(volumes))}, &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   []string{"GOMAXPROCS=1"},
 		Files: files,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/bellhop-vm/bellhop/internal/strerror"
 	"github.com/bellhop-vm/bellhop/internal/stuck"
+	"github.com/bellhop-vm/bellhop/internal/threads"
 )
 
 // maxOutput is how much of a program's output is kept. It is for people.
@@ -179,10 +180,10 @@ func launch(args []string, files []uintptr) (pid int, err error) {
 		Files: files,
 		Sys:   &syscall.SysProcAttr{Setsid: true},
 	}
-	pid, err = syscall.ForkExec(file, args, attr)
+	pid, err = threads.ForkExec(file, args, attr)
 	if err == unix.ENOEXEC { // a script that does not say whose
 		script := append([]string{"/bin/sh", file}, args[1:]...)
-		pid, err = syscall.ForkExec(script[0], script, attr)
+		pid, err = threads.ForkExec(script[0], script, attr)
 	}
 	return pid, err
 }

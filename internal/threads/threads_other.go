@@ -1,0 +1,9 @@
+//go:build !linux
+
+package threads
+
+// CalmMonitor does nothing.
+func CalmMonitor() {}
+
+// Restore does nothing.
+func Restore() {}
