@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
+	"os"
 	"sync"
 	"syscall"
 
@@ -11,6 +12,11 @@ import (
 
 	"github.com/bellhop-vm/bellhop/qga"
 )
+
+// firstDatagram is the room for the first datagrams of a dump: what the kernel puts into
+// one for a reader of whom it knows nothing yet. Whatever room there is, it clears as
+// much memory for each, which takes it longer than to write about a few interfaces.
+var firstDatagram = min(os.Getpagesize(), maxDatagram)
 
 const (
 	// maxDatagram is what the kernel puts into one datagram of a dump, if the
@@ -32,18 +38,24 @@ const (
 func snapshot() ([]link, []address, error) {
 	c := conns.Get().(*conn)
 	defer conns.Put(c)
-	if err := c.dial(); err != nil {
-		return nil, nil, err
+	for c.room = firstDatagram; ; c.room = maxDatagram {
+		if err := c.dial(); err != nil {
+			return nil, nil, err
+		}
+		links, addresses, err := c.snapshot()
+		c.close()
+		if err != unix.EMSGSIZE || c.room == maxDatagram {
+			return links, addresses, err
+		}
 	}
-	defer c.close()
-	return c.snapshot()
 }
 
 // A conn is a rtnetlink socket.
 type conn struct {
-	fd  int
-	seq uint32
-	buf [maxDatagram]byte
+	fd   int
+	seq  uint32
+	room int // of buf, for a datagram
+	buf  [maxDatagram]byte
 }
 
 // conns are not connected: what is worth keeping is their buffers, which would
@@ -170,7 +182,7 @@ func parseReply(b []byte) (m reply, size int, ok bool) {
 // receive returns the next datagram, which is good until the one after it.
 func (c *conn) receive() ([]byte, error) {
 	for {
-		n, _, err := unix.Recvfrom(c.fd, c.buf[:], unix.MSG_TRUNC)
+		n, _, err := unix.Recvfrom(c.fd, c.buf[:c.room], unix.MSG_TRUNC)
 		switch {
 		case errors.Is(err, unix.EINTR): // with a timeout the kernel does not restart it
 		case errors.Is(err, unix.EAGAIN):
@@ -179,9 +191,12 @@ func (c *conn) receive() ([]byte, error) {
 			return nil, err
 		case n == 0:
 			return nil, unix.ECONNRESET
-		case n > len(c.buf):
+		case n > c.room:
 			return nil, unix.EMSGSIZE
 		default:
+			if n > c.room/2 { // there is more to come
+				c.room = maxDatagram
+			}
 			return c.buf[:n], nil
 		}
 	}

@@ -84,7 +84,7 @@ func kernel(t *testing.T, reply func(n int, kind uint16, seq uint32) [][]byte) *
 			}
 		}
 	}()
-	c := &conn{fd: fds[0]}
+	c := &conn{fd: fds[0], room: maxDatagram}
 	t.Cleanup(func() { c.close(); <-finished })
 	return c
 }

@@ -80,6 +80,16 @@ func TestManyInterfaces(t *testing.T) {
 	}
 }
 
+// TestSmallRoom has the kernel write more than there is room for at first.
+func TestSmallRoom(t *testing.T) {
+	defer func(room int) { firstDatagram = room }(firstDatagram)
+	firstDatagram = 100
+	links, _, err := snapshot()
+	if err != nil || len(links) == 0 {
+		t.Errorf("%d links, %v", len(links), err)
+	}
+}
+
 func TestRoutes(t *testing.T) {
 	tree := func(files map[string]string) Config {
 		dir := root.Dir(t.TempDir())
