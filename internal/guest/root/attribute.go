@@ -3,24 +3,31 @@ package root
 import (
 	"bytes"
 	"os"
+	"sync"
 	"syscall"
 )
 
-// maxAttribute is the size of the largest attribute that sysfs has.
-const maxAttribute = 4096
+// A page is what the kernel says in one read at the most: no attribute of sysfs is larger.
+type page [4096]byte
+
+// pages are for reading into. A stack would have to grow for one, and be cleared each
+// time, both of which takes longer than to read a few bytes.
+var pages = sync.Pool{New: func() any { return new(page) }}
 
 // ReadAttribute returns the contents of an attribute, as it says them in one
 // read. It costs half of what ReadFile does, which tells where there are
 // thousands; like Store it waits for nothing.
 func (d Dir) ReadAttribute(name string) ([]byte, error) {
-	var buf [maxAttribute]byte
+	buf := pages.Get().(*page)
+	defer pages.Put(buf)
 	data, err := d.readOnce(name, buf[:])
 	return bytes.Clone(data), err
 }
 
 // ReadLine returns the contents of an attribute without the blanks around it.
 func (d Dir) ReadLine(name string) (string, error) {
-	var buf [maxAttribute]byte
+	buf := pages.Get().(*page)
+	defer pages.Put(buf)
 	data, err := d.readOnce(name, buf[:])
 	return string(bytes.TrimSpace(data)), err
 }

@@ -44,7 +44,8 @@ func (d Directory) Check(name string) error {
 // ReadAttribute returns the contents of an attribute, as it says them in one
 // read; it waits for nothing.
 func (d Directory) ReadAttribute(name string) ([]byte, error) {
-	var buf [maxAttribute]byte
+	buf := pages.Get().(*page)
+	defer pages.Put(buf)
 	fd, err := unix.Openat(d.fd, name, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, d.fail("open", name, err)
@@ -64,7 +65,8 @@ func (d Directory) ReadAttribute(name string) ([]byte, error) {
 // Names returns the names of all entries, sorted. It can be asked once.
 func (d Directory) Names() ([]string, error) {
 	var names []string
-	e := entries{dir: d}
+	e := entries{dir: d, buf: pages.Get().(*page)}
+	defer pages.Put(e.buf)
 	for {
 		name, err := e.next()
 		if err != nil || name == nil {
@@ -82,7 +84,8 @@ func (d Dir) OpenNumbered(name, prefix string) (dir Directory, numbers []uint64,
 	if dir, err = d.Open(name); err != nil {
 		return dir, nil, err
 	}
-	e := entries{dir: dir}
+	e := entries{dir: dir, buf: pages.Get().(*page)}
+	defer pages.Put(e.buf)
 	for {
 		name, err := e.next()
 		if err != nil {
@@ -104,13 +107,12 @@ func (d Dir) OpenNumbered(name, prefix string) (dir Directory, numbers []uint64,
 	return dir, numbers, nil
 }
 
-// entries goes through the names in a directory. It is not a function that calls
-// another for each, because the buffer would be on the heap then.
+// entries goes through the names in a directory.
 type entries struct {
 	dir  Directory
 	rest int // where in buf the entries are that have not been returned yet
 	end  int
-	buf  [4 << 10]byte
+	buf  *page
 }
 
 // next returns the name of an entry, which is good until the next call, or nil

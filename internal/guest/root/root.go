@@ -52,7 +52,8 @@ func (d Dir) ReadFile(name string) ([]byte, error) {
 	}
 	defer syscall.Close(fd)
 	// Most files are small, and those of /proc the cheaper the fewer the reads.
-	var small [4 << 10]byte
+	small := pages.Get().(*page)
+	defer pages.Put(small)
 	n := 0
 	for n < len(small) {
 		more, err := syscall.Read(fd, small[n:])
