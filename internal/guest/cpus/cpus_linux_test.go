@@ -38,9 +38,21 @@ func TestVCPUs(t *testing.T) {
 	}{
 		{
 			"numeric order, other entries",
-			map[string]string{"cpu0/": "", "cpu10/online": "1\n", "cpu9/online": "0\n", "cpufreq/": "", "cpuidle/": "", "online": "0-1\n", "cpu1x/": ""},
+			map[string]string{"cpu0/": "", "cpu10/online": "1\n", "cpu9/online": "0\n", "cpufreq/": "", "cpuidle/": "", "online": "0,10\n", "cpu1x/": ""},
 			`[{"logical-id":0,"online":true,"can-offline":false},{"logical-id":9,"online":false,"can-offline":true},` +
 				`{"logical-id":10,"online":true,"can-offline":true}]`,
+		},
+		{
+			"all together not readable",
+			map[string]string{"cpu0/": "", "cpu1/online": "1\n", "cpu2/online": "0\n", "online": "0-"},
+			`[{"logical-id":0,"online":true,"can-offline":false},{"logical-id":1,"online":true,"can-offline":true},` +
+				`{"logical-id":2,"online":false,"can-offline":true}]`,
+		},
+		{
+			"all together",
+			map[string]string{"cpu0/": "", "cpu1/online": "", "cpu2/online": "", "cpu3": "->gone", "online": "1\n"},
+			`[{"logical-id":0,"online":true,"can-offline":false},{"logical-id":1,"online":true,"can-offline":true},` +
+				`{"logical-id":2,"online":false,"can-offline":true}]`,
 		},
 		{"any other state is online", map[string]string{"cpu1/online": "2"}, `[{"logical-id":1,"online":true,"can-offline":true}]`},
 		{"none", map[string]string{"online": ""}, `[]`},
@@ -150,7 +162,7 @@ func TestLoad(t *testing.T) {
 // manyCPUs is n processors, of which all but the first can be taken offline.
 func manyCPUs(t testing.TB, n int) System {
 	t.Helper()
-	files := map[string]string{"cpu0/": ""}
+	files := map[string]string{"cpu0/": "", "online": fmt.Sprintf("0-%d\n", n-1)}
 	for i := 1; i < n; i++ {
 		files[fmt.Sprintf("cpu%d/online", i)] = "1\n"
 	}
