@@ -6,6 +6,7 @@ package stuck
 import (
 	"cmp"
 	"errors"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -46,6 +47,12 @@ func (c *Calls[K, V]) Do(key K, limit time.Duration, fn func() (V, error)) (V, e
 	current, err := c.start(key, fn)
 	if err != nil {
 		return none, err
+	}
+	runtime.Gosched() // to fn, which hardly ever takes long enough for a timer
+	select {
+	case <-current.done:
+		return current.value, current.err
+	default:
 	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
@@ -110,6 +117,12 @@ func Do[V any](limit time.Duration, fn func() V, late func(V)) (V, error) {
 			late(v)
 		}
 	}()
+	runtime.Gosched() // as above
+	select {
+	case v := <-done:
+		return v, nil
+	default:
+	}
 	timer := time.NewTimer(limit)
 	defer timer.Stop()
 	select {
