@@ -37,7 +37,7 @@ func guestWork(quick bool) []work {
 		},
 	}
 	for _, command := range questions {
-		list = append(list, question(command, "guest: ", 16, 20))
+		list = append(list, question(command, "guest: ", 16, 200))
 	}
 	return list
 }
@@ -67,7 +67,7 @@ func (s *suite) inGuest(agent string, major int) error {
 		}
 	}()
 	for _, w := range list {
-		w.floor = false
+		w.floor, w.oneCPU = false, false
 		err := s.measure(w, func(_ *work, who int) (*trial, func(), error) {
 			socket := g.PortSocket(ports[who])
 			return &trial{socket: socket, put: func(data []byte) (string, error) { return putThrough(socket, data) }}, func() {}, nil

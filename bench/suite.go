@@ -10,9 +10,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"sync"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A work is something to do, with the figures that it yields.
@@ -24,6 +27,9 @@ type work struct {
 	reply int
 	// onDisk puts files and state where the system has its temporary files.
 	onDisk bool
+	// oneCPU has contender and client share a processor. With more, where the two
+	// happen to run decides more about a short trip than what it is made for.
+	oneCPU bool
 	// waits says that most of it is waiting: it is done by all at once, and
 	// less often.
 	waits bool
@@ -162,21 +168,27 @@ func (s *suite) measure(w work, enter func(*work, int) (*trial, func(), error)) 
 			if s.ctx.Err() != nil {
 				return context.Cause(s.ctx)
 			}
-			t, leave, err := enter(&w, i)
+			err := w.place(func() error {
+				t, leave, err := enter(&w, i)
+				if err != nil {
+					return err
+				}
+				t.suite, t.who, t.first, t.idle = s, s.contenders[i], round == 0, i == floor
+				t.rows = make([][]float64, len(w.rows))
+				trials[i] = t
+				once := func() {
+					w.do(t)
+					leave()
+				}
+				if w.waits {
+					together.Go(once)
+				} else {
+					once()
+				}
+				return nil
+			})
 			if err != nil {
 				return err
-			}
-			t.suite, t.who, t.first, t.idle = s, s.contenders[i], round == 0, i == floor
-			t.rows = make([][]float64, len(w.rows))
-			trials[i] = t
-			once := func() {
-				w.do(t)
-				leave()
-			}
-			if w.waits {
-				together.Go(once)
-			} else {
-				once()
 			}
 		}
 		together.Wait()
@@ -199,6 +211,35 @@ func (s *suite) measure(w work, enter func(*work, int) (*trial, func(), error)) 
 		}
 	}
 	return nil
+}
+
+// place calls f, on one processor if that is what the work asks for. Processes that f
+// starts stay there.
+func (w *work) place(f func() error) error {
+	if !w.oneCPU {
+		return f()
+	}
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		done <- errors.Join(useOneCPU(), f())
+	}()
+	return <-done
+}
+
+// useOneCPU leaves the calling thread one of its processors.
+func useOneCPU() error {
+	var set unix.CPUSet
+	if err := unix.SchedGetaffinity(0, &set); err != nil {
+		return os.NewSyscallError("sched_getaffinity", err)
+	}
+	cpu := 0
+	for !set.IsSet(cpu) {
+		cpu++
+	}
+	set.Zero()
+	set.Set(cpu)
+	return os.NewSyscallError("sched_setaffinity", unix.SchedSetaffinity(0, &set))
 }
 
 // pause sleeps, unless the suite is interrupted.
