@@ -27,9 +27,10 @@ mirror=${DEBIAN_MIRROR:-http://deb.debian.org/debian}
 security=${DEBIAN_SECURITY_MIRROR:-http://deb.debian.org/debian-security}
 
 # What there is besides Debian's minimal system and the agent: what disks and file
-# systems need, and servers that have hooks for a freeze.
+# systems need, users that are in no file of /etc, and servers that have hooks for a
+# freeze.
 packages='systemd-sysv udev dbus kmod libpam-systemd util-linux-extra tzdata iproute2
-	fdisk lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools
+	fdisk lvm2 cryptsetup-bin mdadm e2fsprogs xfsprogs btrfs-progs dosfstools libnss-extrausers
 	mariadb-server postgresql redis-server'
 size=4G # of the file system; the image is sparse
 
@@ -112,6 +113,13 @@ printf '[Journal]\nStorage=volatile\n' >"$root/etc/systemd/journald.conf.d/vm.co
 
 # The servers are for a test to start.
 inside systemctl disable mariadb.service postgresql.service redis-server.service
+
+# A user, and her second group, whom only NSS knows.
+sed -i -E 's/^(passwd|group|shadow):.*/& extrausers/' "$root/etc/nsswitch.conf"
+echo 'nadia:x:4001:4001:Nadia:/srv/nadia:/bin/sh' >"$root/var/lib/extrausers/passwd"
+printf 'nadia:x:4001:\nstaff2:x:4002:nadia\n' >"$root/var/lib/extrausers/group"
+printf 'nadia:!:20000:0:99999:7:::\n' >"$root/var/lib/extrausers/shadow"
+install -d -o 4001 -g 4001 "$root/srv/nadia"
 
 echo debian >"$root/etc/hostname"
 printf '127.0.0.1 localhost debian\n::1 localhost\n' >"$root/etc/hosts"
