@@ -13,9 +13,9 @@ import (
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
-// firstDatagram is the room for the first datagrams of a dump: what the kernel puts into
-// one for a reader of whom it knows nothing yet. Whatever room there is, it clears as
-// much memory for each, which takes it longer than to write about a few interfaces.
+// firstDatagram is the room for the first datagrams of a dump. The kernel allocates as
+// much as there is room for each, and where it is made to clear what it allocates, as
+// Debian's is, that takes longer than to write about a few interfaces.
 var firstDatagram = min(os.Getpagesize(), maxDatagram)
 
 const (
@@ -38,13 +38,14 @@ const (
 func snapshot() ([]link, []address, error) {
 	c := conns.Get().(*conn)
 	defer conns.Put(c)
-	for c.room = firstDatagram; ; c.room = maxDatagram {
+	for first := firstDatagram; ; first = maxDatagram {
 		if err := c.dial(); err != nil {
 			return nil, nil, err
 		}
+		c.room = first
 		links, addresses, err := c.snapshot()
 		c.close()
-		if err != unix.EMSGSIZE || c.room == maxDatagram {
+		if err != unix.EMSGSIZE || first == maxDatagram {
 			return links, addresses, err
 		}
 	}
@@ -87,7 +88,7 @@ func (c *conn) snapshot() (links []link, addresses []address, err error) {
 		links, addresses = nil, nil
 		known := map[int32]bool{}
 		orphans := false
-		linksWhole, err := c.dump(unix.RTM_GETLINK, unix.SizeofIfInfomsg, func(data []byte) {
+		linksWhole, err := c.dump(unix.RTM_GETLINK, linksRequest, func(data []byte) {
 			if l, ok := parseLink(data); ok {
 				links = append(links, l)
 				known[l.index] = true
@@ -96,7 +97,7 @@ func (c *conn) snapshot() (links []link, addresses []address, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		addressesWhole, err := c.dump(unix.RTM_GETADDR, unix.SizeofIfAddrmsg, func(data []byte) {
+		addressesWhole, err := c.dump(unix.RTM_GETADDR, addressesRequest, func(data []byte) {
 			if a, ok := parseAddress(data); ok {
 				addresses = append(addresses, a)
 				orphans = orphans || !known[a.index]
@@ -112,12 +113,31 @@ func (c *conn) snapshot() (links []link, addresses []address, err error) {
 	return links, addresses, nil
 }
 
-// dump asks for all objects of a kind, calls each with the message of each, and
-// reports whether they are from one point in time. The header is the size of
-// what precedes the attributes of a request; zeros ask for everything.
-func (c *conn) dump(kind uint16, header int, each func(data []byte)) (whole bool, err error) {
+// Requests for all links and all addresses, but for the header of the message: zeros ask
+// for everything.
+var (
+	linksRequest     = withFilter(make([]byte, unix.SizeofIfInfomsg))
+	addressesRequest = make([]byte, unix.SizeofIfAddrmsg)
+)
+
+// withFilter asks for what concerns the media redundancy protocol of bridges, too, of
+// which such a request gets nothing. But only if something is asked for does the kernel
+// find out how large the largest link is, and make each datagram so large; otherwise it
+// ends the list, as if that were all, before one that is larger than the last room.
+// See rtnl_calcit of net/core/rtnetlink.c.
+func withFilter(request []byte) []byte {
+	const filterMRP = 1 << 4 // RTEXT_FILTER_MRP of linux/rtnetlink.h
+	request = binary.NativeEndian.AppendUint16(request, unix.SizeofRtAttr+4)
+	request = binary.NativeEndian.AppendUint16(request, unix.IFLA_EXT_MASK)
+	return binary.NativeEndian.AppendUint32(request, filterMRP)
+}
+
+// dump makes a request, calls each with the message of each object, and reports whether
+// they are from one point in time.
+func (c *conn) dump(kind uint16, body []byte, each func(data []byte)) (whole bool, err error) {
 	c.seq++
-	request := make([]byte, unix.SizeofNlMsghdr+header)
+	request := make([]byte, unix.SizeofNlMsghdr, unix.SizeofNlMsghdr+len(body))
+	request = append(request, body...)
 	binary.NativeEndian.PutUint32(request[0:], uint32(len(request)))
 	binary.NativeEndian.PutUint16(request[4:], kind)
 	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)

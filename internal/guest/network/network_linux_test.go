@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +88,33 @@ func TestSmallRoom(t *testing.T) {
 	links, _, err := snapshot()
 	if err != nil || len(links) == 0 {
 		t.Errorf("%d links, %v", len(links), err)
+	}
+}
+
+// TestLargeLink has a link that is described by more than there is room for at first,
+// which comes second: the kernel writes about that while the first one is read.
+func TestLargeLink(t *testing.T) {
+	for _, names := range []int{20, 60} { // of 118 bytes each
+		t.Run(fmt.Sprint(names), func(t *testing.T) {
+			lines := []string{"link add big type bridge", "link add a0 type veth peer name a1", "addr add 10.9.9.1/24 dev a0"}
+			for i := range names {
+				lines = append(lines, fmt.Sprintf("link property add dev big altname %s%02d", strings.Repeat("n", 112), i))
+			}
+			inNamespace(t, lines...)
+			links, addresses, err := snapshot()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, i := range interfaces(links, addresses, nil) {
+				got = append(got, i.Name)
+			}
+			for _, want := range []string{"lo", "big", "a0", "a1"} {
+				if !slices.Contains(got, want) {
+					t.Errorf("got %v, without %s", got, want)
+				}
+			}
+		})
 	}
 }
 
