@@ -21,15 +21,15 @@ const (
 var calm atomic.Bool
 
 // CalmMonitor has the thread by which the Go runtime watches the others wait for its
-// turn. It comes before anything else in main.
+// turn. It is for the beginning of a program.
 //
 // The runtime wakes this thread at the first system call after a rest, and it looks
 // every 20 microseconds then whether a call blocks, which is so that another
 // thread can take over. On a machine with one processor it interrupts the very call
 // that it watches, several times in a request, which then takes half as long again.
 // Under SCHED_BATCH it has its share of the processor as ever, but does not interrupt:
-// it runs when a call does block, for then the processor is free, or at the next tick
-// of the clock.
+// it runs when a call does block, for then the processor is free, or when the thread
+// that has the processor has had its share.
 //
 // Threads and programs that the monitor starts take after it, and are not to. That is
 // what Restore and ForkExec are for.
@@ -44,7 +44,8 @@ func CalmMonitor() {
 }
 
 // monitor returns the thread that the runtime starts before any other but the first
-// one. The kernel lists them in that order.
+// one. The kernel lists them in that order, and by numbers that are not ours if /proc is
+// that of other processes.
 func monitor() (tid int, ok bool) {
 	dir, err := os.Open("/proc/self/task")
 	if err != nil {
@@ -52,15 +53,16 @@ func monitor() (tid int, ok bool) {
 	}
 	defer dir.Close()
 	names, err := dir.Readdirnames(2)
-	if err != nil || len(names) < 2 {
+	if err != nil || len(names) < 2 || names[0] != strconv.Itoa(os.Getpid()) {
 		return 0, false
 	}
 	tid, err = strconv.Atoi(names[1])
 	return tid, err == nil
 }
 
-// Restore has the calling thread scheduled as if CalmMonitor had not been called. It
-// is for a thread that clients wait for, and costs next to nothing.
+// Restore has the calling thread scheduled as if CalmMonitor had not been called, whoever
+// put it under SCHED_BATCH. It is for a thread that clients wait for, and costs next to
+// nothing.
 func Restore() {
 	if calm.Load() && policy(0) == schedBatch {
 		_ = setPolicy(0, schedOther) // what is allowed to every thread

@@ -1,12 +1,15 @@
 package threads
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestCalmMonitor(t *testing.T) {
@@ -60,6 +63,36 @@ func TestCalmMonitor(t *testing.T) {
 	if p := childPolicy(t); p != "0" {
 		t.Errorf("a child has policy %s", p)
 	}
+}
+
+// TestMonitor makes system calls, which is what the monitor watches and no other thread
+// has to do with.
+func TestMonitor(t *testing.T) {
+	tid, ok := monitor()
+	if !ok {
+		t.Fatal("no monitor")
+	}
+	const more = 50 // which takes it milliseconds
+	before := switches(t, tid)
+	for end := time.Now().Add(time.Minute); switches(t, tid) < before+more; {
+		if time.Now().After(end) {
+			t.Fatalf("thread %d has come and gone %d times in a minute", tid, switches(t, tid)-before)
+		}
+	}
+}
+
+// switches returns how often a thread has given the processor away.
+func switches(t *testing.T, tid int) (n int) {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/task/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(status), "\nvoluntary_ctxt_switches:")
+	if _, err := fmt.Sscan(rest, &n); err != nil {
+		t.Fatal(err)
+	}
+	return n
 }
 
 // childPolicy returns the policy of a program started by ForkExec.

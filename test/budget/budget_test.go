@@ -10,6 +10,7 @@ import (
 	"debug/elf"
 	"flag"
 	"io"
+	"io/fs"
 	"net"
 	"os"
 	"os/exec"
@@ -69,6 +70,38 @@ func goCommand(t *testing.T, env []string, args ...string) string {
 		t.Fatalf("%v: %v\n%s", cmd, err, &stderr)
 	}
 	return string(out)
+}
+
+// TestStarts finds what starts programs other than by internal/threads, which sees to
+// how they are scheduled.
+func TestStarts(t *testing.T) {
+	found := 0
+	for _, dir := range []string{"../../internal", "../../cmd/qemu-ga"} {
+		err := filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, ".go") || strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			text, err := os.ReadFile(path)
+			if err != nil {
+				return err
+			}
+			ours := filepath.Base(filepath.Dir(path)) == "threads"
+			for _, call := range []string{"syscall.ForkExec(", "syscall.StartProcess(", "os.StartProcess("} {
+				if n := bytes.Count(text, []byte(call)); n > 0 && ours {
+					found += n
+				} else if n > 0 {
+					t.Errorf("%s: %s: use threads.ForkExec", path, call)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	if found == 0 {
+		t.Error("internal/threads starts no programs")
+	}
 }
 
 func TestDependencies(t *testing.T) {

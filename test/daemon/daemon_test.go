@@ -22,6 +22,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -491,7 +492,6 @@ func sessionOf(pid int) (sid int, err error) {
 	return sid, err
 }
 
-// TestLog checks what is logged and, more so, what is not.
 // TestThreads looks at how the kernel schedules the agent: the thread by which the
 // runtime watches the others is not to interrupt them, and nothing that the agent
 // starts is to take after it.
@@ -502,31 +502,58 @@ func TestThreads(t *testing.T) {
 	}
 	p := serve(t)
 	c := dial(t, p.socket())
-	for range 3 {
-		if got := strings.TrimSpace(c.run(`sed "s/.*) //" /proc/self/stat | cut -d " " -f 39`)); got != fmt.Sprint(other) {
-			t.Errorf("policy %q of a command", got)
-		}
-	}
-	tasks, err := os.Open(fmt.Sprintf("/proc/%d/task", p.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer tasks.Close()
-	threads, err := tasks.Readdirnames(-1) // the oldest first
-	if err != nil || len(threads) < 2 {
-		t.Fatal(threads, err)
-	}
-	for i, want := range []uintptr{other, batch} {
-		tid, err := strconv.Atoi(threads[i])
+	c.ping()
+	threads := func() []string {
+		t.Helper()
+		tasks, err := os.Open(fmt.Sprintf("/proc/%d/task", p.Process.Pid))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got, _, errno := unix.Syscall(unix.SYS_SCHED_GETSCHEDULER, uintptr(tid), 0, 0); errno != 0 || got != want {
-			t.Errorf("thread %d has policy %d, %v, want %d", i, got, errno, want)
+		defer tasks.Close()
+		names, err := tasks.Readdirnames(-1) // the oldest first
+		if err != nil || len(names) < 2 {
+			t.Fatal(names, err)
 		}
+		return names
+	}
+	policy := func(thread string, set ...uintptr) uintptr {
+		t.Helper()
+		tid, err := strconv.Atoi(thread)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, policy := range set {
+			var param [4]byte
+			if _, _, errno := unix.Syscall(unix.SYS_SCHED_SETSCHEDULER, uintptr(tid), policy, uintptr(unsafe.Pointer(&param))); errno != 0 {
+				t.Fatal(errno)
+			}
+		}
+		got, _, errno := unix.Syscall(unix.SYS_SCHED_GETSCHEDULER, uintptr(tid), 0, 0)
+		if errno != 0 {
+			t.Fatal(errno)
+		}
+		return got
+	}
+	for i, want := range []uintptr{other, batch} {
+		if got := policy(threads()[i]); got != want {
+			t.Errorf("thread %d has policy %d, want %d", i, got, want)
+		}
+	}
+
+	// As if all had been started by that thread.
+	for _, thread := range threads() {
+		policy(thread, batch)
+	}
+	c.ping()
+	if !slices.ContainsFunc(threads(), func(thread string) bool { return policy(thread) == other }) {
+		t.Error("the thread that has served is not as it was")
+	}
+	if got := strings.TrimSpace(c.run(`sed "s/.*) //" /proc/self/stat | cut -d " " -f 39`)); got != fmt.Sprint(other) {
+		t.Errorf("policy %q of a command", got)
 	}
 }
 
+// TestLog checks what is logged and, more so, what is not.
 func TestLog(t *testing.T) {
 	// The words stand in for passwords; the second is the first in base64.
 	const secret, encoded = "s3cret-Passw0rd!", "czNjcmV0LVBhc3N3MHJkIQ=="
