@@ -111,7 +111,7 @@ func run() error {
 		Conditions: []string{
 			fmt.Sprintf("C is QEMU's agent of major version %d, ours is %s", *major, *ours),
 			fmt.Sprintf("%d CPUs, %d rounds (memory: %d), medians", runtime.NumCPU(), s.rounds, s.fewRounds()),
-			"guest-get and network-get: client and agent on one CPU",
+			"get-* and network-get-* over unix sockets: client and agent on one CPU",
 			files,
 			"/dev/log: " + syslog + "; C logs each ping, file open and close, and exec to it, ours all but the pings",
 		},

@@ -28,7 +28,8 @@ type work struct {
 	// onDisk puts files and state where the system has its temporary files.
 	onDisk bool
 	// oneCPU has contender and client share a processor. With more, where the two
-	// happen to run decides more about a short trip than what it is made for.
+	// happen to run decides more about a short trip than what it is made for. It is
+	// not for work that waits.
 	oneCPU bool
 	// waits says that most of it is waiting: it is done by all at once, and
 	// less often.
@@ -221,7 +222,7 @@ func (w *work) place(f func() error) error {
 	}
 	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		runtime.LockOSThread() // for good: nothing else is to run on this thread
 		done <- errors.Join(useOneCPU(), f())
 	}()
 	return <-done

@@ -49,8 +49,8 @@ func (s System) vcpus(context.Context, qga.Empty) ([]qga.VCPU, error) {
 		return nil, fmt.Errorf("failed to list entries: %s: %w", cpuDir, strerror.Reason(err))
 	}
 	defer dir.Close()
-	// One processor after the other says whether it is online, and all together,
-	// which for many is a lot less to read.
+	// Each processor has a file that says whether it is online, and one file says it of
+	// all, which for many is a lot less to read.
 	var all set
 	if len(ids) > 1 {
 		if data, err := dir.ReadAttribute("online"); err == nil {

@@ -7,11 +7,12 @@ import (
 	"syscall"
 )
 
-// A page is what the kernel says in one read at the most: no attribute of sysfs is larger.
+// A page is what the kernel says in one read at the most: an attribute of sysfs is not
+// larger, at least where memory has pages of that size.
 type page [4096]byte
 
 // pages are for reading into. A stack would have to grow for one, and be cleared each
-// time, both of which takes longer than to read a few bytes.
+// time, both of which take longer than to read a few bytes.
 var pages = sync.Pool{New: func() any { return new(page) }}
 
 // ReadAttribute returns the contents of an attribute, as it says them in one
