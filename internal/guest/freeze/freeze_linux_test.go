@@ -21,6 +21,7 @@ import (
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/internal/logging"
 	"github.com/bellhop-vm/bellhop/internal/state"
+	"github.com/bellhop-vm/bellhop/internal/stuck"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -845,6 +846,43 @@ func testStuck(t *testing.T, call string, limit time.Duration) bool {
 	m.check(t, false, false, false)
 	m.awaitThaw(t)
 	return true
+}
+
+// TestStuckOpening has a file system that is there when it is first asked, and then no
+// more.
+func TestStuckOpening(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	m := newMachine(t, 2)
+	answer, opened := make(chan struct{}), make(chan int, 1)
+	var calls atomic.Int32
+	m.kernel.open = func(point string) (int, error) {
+		if point == m.points[1] && calls.Add(1) == 2 {
+			<-answer
+			fd, err := open(point)
+			opened <- fd
+			return fd, err
+		}
+		return open(point)
+	}
+	ctx, cancel := limited(t.Context(), limit)
+	defer cancel()
+	list, err := mounts.List(m.Root)
+	if err != nil || len(list) != 2 {
+		t.Fatal(list, err)
+	}
+	i := slices.IndexFunc(list, func(mount mounts.Mount) bool { return mount.Point == m.points[1] })
+	if _, err := m.open(ctx, list[i]); err != stuck.ErrStuck {
+		t.Errorf("got %v, want %v", err, stuck.ErrStuck)
+	}
+	close(answer)
+	fd := <-opened
+	eventually(t, func() error {
+		if _, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err != unix.EBADF {
+			return errors.New("what came too late is still open")
+		}
+		return nil
+	})
+	m.thawAll(t, 0)
 }
 
 // Many file systems on a disk that does not answer must not hold a thread each.

@@ -425,11 +425,11 @@ func (f *Freezer) open(ctx context.Context, m mounts.Mount) (*volume, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	// What comes too late from this call cannot be closed by anybody, so it only
-	// finds out whether there is an answer.
+	// The first call only finds out whether there is an answer, so that one that does
+	// not answer holds one thread, however often it is asked.
 	deadline, _ := ctx.Deadline()
 	_, err := f.probes.Do(m.Point, time.Until(deadline), func() (struct{}, error) {
-		v, err := openVolume(m)
+		v, err := openVolume(m, &f.kernel)
 		if err == nil {
 			v.release()
 		}
@@ -438,7 +438,22 @@ func (f *Freezer) open(ctx context.Context, m mounts.Mount) (*volume, error) {
 	if err != nil {
 		return nil, err
 	}
-	return openVolume(m)
+	type opened struct {
+		v   *volume
+		err error
+	}
+	o, err := stuck.Do(time.Until(deadline), func() opened {
+		v, err := openVolume(m, &f.kernel)
+		return opened{v, err}
+	}, func(late opened) {
+		if late.err == nil {
+			late.v.release()
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return o.v, o.err
 }
 
 // syncAll has the file systems write back what they hold, several at a time. It

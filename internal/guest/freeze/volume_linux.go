@@ -40,14 +40,14 @@ type volume struct {
 // openVolume opens a file system by the first of its mount points that leads
 // there. Nothing that may be mounted there makes it wait, but a file system that
 // is dead.
-func openVolume(m mounts.Mount) (*volume, error) {
+func openVolume(m mounts.Mount, k *kernel) (*volume, error) {
 	var first error
 	for i := -1; i < len(m.Others); i++ {
 		point := m.Point
 		if i >= 0 {
 			point = m.Others[i]
 		}
-		fd, err := open(point)
+		fd, err := k.open(point)
 		if err == nil {
 			var same bool
 			if same, err = leadsTo(fd, m); same {
@@ -218,10 +218,14 @@ func unsupported(err error) bool {
 	return errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENOTTY)
 }
 
-// A kernel is the system calls that change whether a file system may be written.
-type kernel struct{ sync, freeze, thaw func(fd int) error }
+// A kernel is the system calls that a freeze is made of, any of which may hang.
+type kernel struct {
+	open               func(point string) (fd int, err error)
+	sync, freeze, thaw func(fd int) error
+}
 
 var running = kernel{
+	open:   open,
 	sync:   unix.Syncfs,
 	freeze: func(fd int) error { return ioctl(fd, fiFreeze) },
 	thaw:   func(fd int) error { return ioctl(fd, fiThaw) },
