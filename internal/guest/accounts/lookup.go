@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"path"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +16,7 @@ type user struct {
 	name     string
 	uid, gid uint32
 	home     string
+	listed   bool // in /etc/passwd, and not only known to getent
 }
 
 // errUnknown is a user that does not exist.
@@ -37,21 +37,6 @@ func (a *Accounts) lookup(ctx context.Context, name string) (user, error) {
 	return u, nil
 }
 
-// parseGroup returns the groups of a user in the text of a file as in group(5).
-func parseGroup(text, name string) (groups []uint32) {
-	const most = 65535 // NGROUPS_MAX of linux/limits.h, less the user's own
-	for line := range strings.Lines(text) {
-		fields := strings.Split(strings.TrimRight(line, "\n"), ":")
-		if len(fields) != 4 || !slices.Contains(strings.Split(fields[3], ","), name) {
-			continue
-		}
-		if gid, err := strconv.ParseUint(fields[2], 10, 32); err == nil && len(groups) < most {
-			groups = append(groups, uint32(gid))
-		}
-	}
-	return groups
-}
-
 func (a *Accounts) find(ctx context.Context, name string) (user, error) {
 	if name == "" {
 		return user{}, errUnknown
@@ -59,6 +44,7 @@ func (a *Accounts) find(ctx context.Context, name string) (user, error) {
 	// A system may have no such file, and know its users all the same.
 	if data, err := a.root.ReadDiskFile("/etc/passwd"); err == nil {
 		if u, ok := parsePasswd(string(data), name); ok {
+			u.listed = true
 			return u, nil
 		}
 	}
@@ -112,7 +98,11 @@ func parsePasswd(text, name string) (user, bool) {
 			continue
 		}
 		// An empty home is the root's, as for login(1).
-		return user{fields[0], uint32(uid), uint32(gid), path.Join("/", fields[5])}, true
+		return user{
+			name: fields[0],
+			uid:  uint32(uid), gid: uint32(gid),
+			home: path.Join("/", fields[5]),
+		}, true
 	}
 	return user{}, false
 }

@@ -33,13 +33,13 @@ func TestParsePasswd(t *testing.T) {
 		name string
 		want user
 	}{
-		{"root", user{"root", 0, 0, "/root"}},
-		{"alice", user{"alice", 1000, 1001, "/home/alice"}},
-		{"bare", user{"bare", 1003, 1003, "/"}},
-		{"trailing", user{"trailing", 1004, 1004, "/home/trailing"}},
-		{"1234", user{"1234", 1005, 1005, "/home/1234"}},
-		{"last", user{"last", 1006, 1006, "/home/last"}},
-		{"", user{"root", 0, 0, "/root"}},
+		{"root", user{name: "root", uid: 0, gid: 0, home: "/root"}},
+		{"alice", user{name: "alice", uid: 1000, gid: 1001, home: "/home/alice"}},
+		{"bare", user{name: "bare", uid: 1003, gid: 1003, home: "/"}},
+		{"trailing", user{name: "trailing", uid: 1004, gid: 1004, home: "/home/trailing"}},
+		{"1234", user{name: "1234", uid: 1005, gid: 1005, home: "/home/1234"}},
+		{"last", user{name: "last", uid: 1006, gid: 1006, home: "/home/last"}},
+		{"", user{name: "root", uid: 0, gid: 0, home: "/root"}},
 		{"broken", user{}},
 		{"huge", user{}},
 		{"short", user{}},
@@ -106,15 +106,15 @@ func TestLookup(t *testing.T) {
 		}
 		return nil, &run.ExitError{Action: c.Action, Code: 2}
 	}
-	ldap := user{"ldap", 70000, 70001, "/home/ad/ldap"}
+	ldap := user{name: "ldap", uid: 70000, gid: 70001, home: "/home/ad/ldap"}
 	for _, test := range []struct {
 		name  string
 		want  user
 		err   string // what follows the name
 		asked bool
 	}{
-		{"alice", user{"alice", 1000, 1001, "/home/alice"}, "", false},
-		{"1234", user{"1234", 1005, 1005, "/home/1234"}, "", false},
+		{"alice", user{name: "alice", uid: 1000, gid: 1001, home: "/home/alice", listed: true}, "", false},
+		{"1234", user{name: "1234", uid: 1005, gid: 1005, home: "/home/1234", listed: true}, "", false},
 		{"ldap", ldap, "", true},
 		{"LDAP@corp", ldap, "", true},
 		{"nobody-here", user{}, "Success", true},

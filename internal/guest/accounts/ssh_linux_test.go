@@ -220,6 +220,19 @@ func TestLinks(t *testing.T) {
 		h.holds("ssh-rsa AAA a")
 		h.is("/data/alice/.ssh/authorized_keys", 0o600, aliceUID, aliceGID)
 	})
+	t.Run("home itself", func(t *testing.T) {
+		h := newHome(t)
+		h.mkdir("/srv", 0o755, 0)
+		h.must(os.Rename(h.root.Path("/home/alice"), h.root.Path("/srv/alice")))
+		h.must(os.Symlink("../srv/alice", h.root.Path("/home/alice")))
+		h.fails(h.add("alice", "ssh-rsa AAA a"), "")
+		h.holds("ssh-rsa AAA a")
+		h.is("/home/alice", os.ModeSymlink|0o777, 0, 0)
+		h.is("/srv/alice/.ssh", os.ModeDir|0o700, aliceUID, aliceGID)
+		h.is("/srv/alice/.ssh/authorized_keys", 0o600, aliceUID, aliceGID)
+		h.fails(h.remove("alice", "ssh-rsa AAA a"), "")
+		h.holds()
+	})
 	t.Run("own directory", func(t *testing.T) {
 		h := newHome(t)
 		h.mkdir("/home/alice/dotfiles", 0o755, aliceUID)
@@ -343,6 +356,32 @@ func TestLinks(t *testing.T) {
 		h.must(os.Remove(h.root.Path("/etc/group")))
 		h.holds("ssh-rsa BBB b", "ssh-rsa AAA a")
 	})
+	t.Run("group of a directory server", func(t *testing.T) {
+		h := newHome(t)
+		const ldapkeys = 61242
+		h.must(os.Remove(h.root.Path("/etc/passwd")))
+		groups, groupsErr := []byte("alice                 61243 61242\n"), error(nil)
+		h.Accounts = New(Config{Root: h.root, Run: func(_ context.Context, c run.Command) ([]byte, error) {
+			if c.Args[1] == "passwd" {
+				return fmt.Appendf(nil, "alice:x:%d:%d::/home/alice:/bin/sh\n", aliceUID, aliceGID), nil
+			}
+			return groups, groupsErr
+		}})
+		h.mkdir(sshDir, 0o755, aliceUID)
+		h.write(sshFile, "ssh-rsa AAA a\n", 0)
+		h.must(os.Chown(h.root.Path(sshFile), 0, ldapkeys))
+		h.must(os.Chmod(h.root.Path(sshFile), 0o640))
+
+		// With the server gone, her keys must not be.
+		groupsErr = context.DeadlineExceeded
+		h.fails(h.add("alice", "ssh-rsa BBB b"), "failed to look up the groups of user 'alice': context deadline exceeded")
+		h.is(sshFile, 0o640, 0, ldapkeys)
+		groupsErr = nil
+		h.holds("ssh-rsa AAA a")
+		h.fails(h.add("alice", "ssh-rsa BBB b"), "")
+		h.holds("ssh-rsa BBB b", "ssh-rsa AAA a")
+		h.is(sshFile, 0o600, aliceUID, aliceGID)
+	})
 	t.Run("hard link", func(t *testing.T) {
 		h := newHome(t)
 		h.mkdir(sshDir, 0o700, aliceUID)
@@ -365,6 +404,97 @@ func TestLinks(t *testing.T) {
 		h.fails(h.add("alice", "ssh-rsa AAA a"), "")
 		h.holds("ssh-rsa AAA a")
 	})
+}
+
+// Root gets into his home as anybody does, and is stopped by no mode.
+func TestRoot(t *testing.T) {
+	h := newHome(t)
+	h.write("/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n", 0)
+	const file = "/root/.ssh/authorized_keys"
+	h.mkdir("/root", 0o700, 0)
+	holds := func(want ...string) {
+		t.Helper()
+		if got, err := h.get("root"); err != nil || !slices.Equal(got, want) {
+			t.Errorf("get: %q, %v, want %q", got, err, want)
+		}
+	}
+	_, err := h.get("root")
+	h.fails(err, "failed to read '"+file+"': Failed to open file \u201C"+file+"\u201D: No such file or directory")
+	h.fails(h.remove("root", "ssh-rsa AAA a"), "")
+	if names := h.names("/root"); len(names) != 0 {
+		t.Errorf("there is something in the home: %q", names)
+	}
+	h.fails(h.add("root", "ssh-rsa AAA a", "ssh-rsa BBB b"), "")
+	holds("ssh-rsa BBB b", "ssh-rsa AAA a")
+	h.is("/root/.ssh", os.ModeDir|0o700, 0, 0)
+	h.is(file, 0o600, 0, 0)
+
+	// What is another's and forbids everything is not lost either.
+	h.must(os.Chmod(h.root.Path(file), 0))
+	h.must(os.Chown(h.root.Path(file), aliceUID, aliceGID))
+	h.must(os.Chmod(h.root.Path("/root/.ssh"), 0))
+	h.must(os.Chown(h.root.Path("/root/.ssh"), aliceUID, aliceGID))
+	h.fails(h.add("root", "ssh-rsa CCC c"), "")
+	h.fails(h.remove("root", "ssh-rsa AAA a"), "")
+	holds("ssh-rsa CCC c", "ssh-rsa BBB b")
+	h.is("/root/.ssh", os.ModeDir, aliceUID, aliceGID)
+	h.is(file, 0o600, 0, 0)
+	h.fails(h.reset("root", "ssh-rsa DDD d"), "")
+	holds("ssh-rsa DDD d")
+
+	// He may have put it anywhere.
+	h.must(os.RemoveAll(h.root.Path("/root/.ssh")))
+	h.mkdir("/elsewhere", 0o700, aliceUID)
+	h.must(os.Symlink("../elsewhere", h.root.Path("/root/.ssh")))
+	h.fails(h.add("root", "ssh-rsa EEE e"), "")
+	h.is("/elsewhere/authorized_keys", 0o600, 0, 0)
+	holds("ssh-rsa EEE e")
+}
+
+// TestRights looks at the rights of a visitor's thread.
+func TestRights(t *testing.T) {
+	h := newHome(t)
+	h.write("/etc/group", "keys:x:61240:alice,root\nroot:x:61241:root\n", 0)
+	own := thread(t)
+	for _, test := range []struct {
+		user user
+		want map[string]string
+	}{
+		{user{name: "root", home: "/root", listed: true}, map[string]string{
+			"Uid": "0 0 0 0", "Gid": "0 0 0 0", "Groups": "0 61240 61241", "CapEff": own["CapEff"], "CapPrm": own["CapPrm"],
+		}},
+		{user{name: "alice", uid: aliceUID, gid: aliceGID, home: "/home/alice", listed: true}, map[string]string{
+			"Uid": fmt.Sprint("0 0 0 ", aliceUID), "Gid": fmt.Sprint("0 0 0 ", aliceGID), "Groups": fmt.Sprint(aliceGID, " 61240"),
+			"CapEff": "00000000000000c0", "CapPrm": own["CapPrm"], // CAP_SETGID and CAP_SETUID
+		}},
+	} {
+		var got map[string]string
+		h.must(h.visit(t.Context(), test.user, func() error { got = thread(t); return nil }))
+		for name, want := range test.want {
+			if got[name] != want {
+				t.Errorf("%s: %s is %q, want %q", test.user.name, name, got[name], want)
+			}
+		}
+	}
+	for range 20 { // on whatever thread
+		if now := thread(t); now["Groups"] != own["Groups"] || now["CapEff"] != own["CapEff"] {
+			t.Errorf("afterwards: got %v, want %v", now, own)
+		}
+	}
+}
+
+// thread returns what the kernel says of the thread.
+func thread(t *testing.T) map[string]string {
+	data, err := os.ReadFile("/proc/thread-self/status")
+	if err != nil {
+		t.Error(err)
+	}
+	status := make(map[string]string)
+	for line := range strings.Lines(string(data)) {
+		name, value, _ := strings.Cut(line, ":")
+		status[name] = strings.Join(strings.Fields(value), " ")
+	}
+	return status
 }
 
 // What is no file must neither hold us up nor be lost.
@@ -504,7 +634,7 @@ func TestVisitEnds(t *testing.T) {
 	release := make(chan struct{})
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	u := user{name: "alice", uid: aliceUID, gid: aliceGID, home: "/home/alice"}
+	u := user{name: "alice", uid: aliceUID, gid: aliceGID, home: "/home/alice", listed: true}
 	if err := h.visit(ctx, u, func() error { <-release; return nil }); text(err) != "the home directory of user 'alice': context deadline exceeded" {
 		t.Errorf("the one who is stuck: got %v", err)
 	}
@@ -525,6 +655,9 @@ func TestGetent(t *testing.T) {
 	}
 	if u, err := a.lookup(t.Context(), "root"); err != nil || u.uid != 0 || u.home == "" {
 		t.Errorf("root: got %+v, %v", u, err)
+	}
+	if _, found, err := a.initgroups(t.Context(), "root"); !found || err != nil {
+		t.Errorf("the groups of root: found: %v, %v", found, err)
 	}
 	for _, name := range []string{"no-such-user", "--help", "-i", "a:b", "a\nroot"} {
 		_, err := a.lookup(t.Context(), name)

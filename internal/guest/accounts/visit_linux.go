@@ -2,9 +2,7 @@ package accounts
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"runtime"
 	"time"
@@ -22,6 +20,10 @@ const visitLimit = 30 * time.Second
 // visit calls fn with the user's rights in the file system instead of ours. If
 // the visit takes too long it returns, and fn goes on by itself.
 func (a *Accounts) visit(ctx context.Context, u user, fn func() error) error {
+	groups, err := a.groups(ctx, u)
+	if err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, visitLimit)
 	defer cancel()
 	leave, err := a.enter(ctx, u.home)
@@ -37,11 +39,7 @@ func (a *Accounts) visit(ctx context.Context, u user, fn func() error) error {
 				done <- fmt.Errorf("internal error: %v", p)
 			}
 		}()
-		groups, err := a.groups(u.name)
-		if err == nil {
-			err = u.act(groups, fn)
-		}
-		done <- err
+		done <- u.act(groups, fn)
 	}()
 	select {
 	case err := <-done:
@@ -49,20 +47,6 @@ func (a *Accounts) visit(ctx context.Context, u user, fn func() error) error {
 	case <-ctx.Done():
 		return fmt.Errorf("the home directory of user '%s': %w", u.name, ctx.Err())
 	}
-}
-
-// groups returns the groups that /etc/group has a user in. In others, which only a
-// directory server knows of, he will not be. That the file cannot be read is an error:
-// without his groups the user may not see keys that he has.
-func (a *Accounts) groups(name string) ([]uint32, error) {
-	data, err := a.root.ReadDiskFile("/etc/group")
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("failed to look up the groups of user '%s': %w", name, strerror.Reason(err))
-	}
-	return parseGroup(string(data), name), nil
 }
 
 // act calls fn with the rights in the file system of the user, who is in some groups
