@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -260,45 +261,27 @@ func testPassword(t *testing.T, g *guest) {
 	})
 }
 
-// testKeys has each agent do the same to the keys of the same user, and
-// compares what it leaves behind.
-func testKeys(t *testing.T, g *guest) {
-	for _, step := range []struct {
-		before, command, args string
-	}{
-		{"", "guest-ssh-get-authorized-keys", ""},
-		{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa AAA a"]`},
-		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa AAA a","ssh-rsa BBB b","ssh-rsa AAA a"]`},
-		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa BBB b","ssh-rsa CCC c"]`},
-		{"", "guest-ssh-get-authorized-keys", ""},
-		{"chmod 644 $f; printf '# mine\\n\\ncommand=\"a b\",no-pty ssh-rsa FFF f\\r\\n  ssh-rsa DDD d' >$f", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa EEE e"]`},
-		{"", "guest-ssh-get-authorized-keys", ""},
-		{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa DDD d","ssh-rsa EEE"]`},
-		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa GGG g"],"reset":true`},
-		{"", "guest-ssh-add-authorized-keys", `"keys":[],"reset":true`},
-		{"mv $d ~alice/elsewhere; ln -s elsewhere $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa HHH h"]`},
-		{"rm $d; mkdir -m 755 $d; chown root: $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa III i"]`},
-		{"rm -rf $d; mkdir $d; ln -s /etc/shadow $f; chown -h alice: $d $f", "guest-ssh-get-authorized-keys", ""},
-		{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa JJJ j"]`},
-		{"rm -rf $d; mkdir /root/there; ln -s /root/there $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa KKK k"]`},
-		{"rm -rf $d; echo file >$d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa LLL l"]`},
-		{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa LLL l"]`},
-	} {
-		args := `"username":"alice"`
-		if step.args != "" {
-			args += "," + step.args
-		}
-		request := command(step.command, args)
-		const names = "d=/home/alice/.ssh; f=$d/authorized_keys; "
-		// What it was before, for the second agent to find the same.
-		g.shell(t, names+step.before+"\nrm -rf /root/saved; mkdir /root/saved; cp -a /home/alice /etc/shadow /root/saved; cp -a /root/there /root/saved 2>/dev/null; true")
+// testPasswordOfNSS has each agent change the password of a user who is in no file of
+// /etc. Whether that is possible is for chpasswd and PAM to say, which here refuse.
+func testPasswordOfNSS(t *testing.T, g *guest) {
+	const (
+		hash  = "$6$saltsalt$qFmFH.bQmmtXzyBY0s9v7Oicd2z4XSIecDzlB5KiA2/jctKu9YterLp8wwnSq.qc.eoxqOmSuNp2xS0ktL3nh/"
+		files = "/etc/passwd /etc/shadow /var/lib/extrausers/passwd /var/lib/extrausers/shadow"
+	)
+	g.shell(t, "mkdir /var/saved; cp -a --parents "+files+" /var/saved")
+	for _, tt := range []struct {
+		password string
+		crypted  bool
+	}{{"secret", false}, {hash, true}} {
+		request := command("guest-set-user-password", fmt.Sprintf(
+			`"username":"nadia","password":%q,"crypted":%t`, base64.StdEncoding.EncodeToString([]byte(tt.password)), tt.crypted))
 		var replies, left [2]string
 		i := 0
 		g.each(func(_ string, agent *host) {
-			g.shell(t, "rm -rf /home/alice; cp -a /root/saved/alice /home/; if [ -d /root/there ]; then rm -rf /root/there; cp -a /root/saved/there /root/; fi")
-			replies[i] = plain(agent.ask(t, request))
-			// A blank line and the end of the last line are where the agents differ.
-			left[i] = g.shell(t, "cd /home/alice; find . /root/there -printf '%p %y %m %U:%G %l\\n' 2>/dev/null | sort; grep -hv '^$' .ssh/authorized_keys | cat -A; cmp /etc/shadow /root/saved/shadow")
+			g.shell(t, "cp -a /var/saved/. /")
+			replies[i] = agent.ask(t, request).String()
+			// The salt of a password differs each time, and its day may.
+			left[i] = g.shell(t, "stat -c '%n %a %U:%G' "+files+`; sed -E 's/^([^:]*:\$y\$)[^:]*:[0-9]+/\1/' `+files)
 			i++
 		})
 		if replies[0] != replies[1] {
@@ -308,7 +291,103 @@ func testKeys(t *testing.T, g *guest) {
 			t.Errorf("%s: left behind\n%s, want\n%s", request, left[1], left[0])
 		}
 	}
-	g.shell(t, "rm -rf /home/alice/.ssh /root/there /root/saved")
+	g.shell(t, "cp -a /var/saved/. /; rm -r /var/saved")
+}
+
+// A keyStep is a request about somebody's keys, and a script that prepares for it.
+type keyStep struct {
+	before, command, args string
+}
+
+// commonKeySteps are what most hosts do, to a user that has no keys yet.
+var commonKeySteps = []keyStep{
+	{"", "guest-ssh-get-authorized-keys", ""},
+	{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa AAA a"]`},
+	{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa AAA a","ssh-rsa BBB b","ssh-rsa AAA a"]`},
+	{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa BBB b","ssh-rsa CCC c"]`},
+	{"", "guest-ssh-get-authorized-keys", ""},
+	{"chmod 644 $f; printf '# mine\\n\\ncommand=\"a b\",no-pty ssh-rsa FFF f\\r\\n  ssh-rsa DDD d' >$f", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa EEE e"]`},
+	{"", "guest-ssh-get-authorized-keys", ""},
+	{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa DDD d","ssh-rsa EEE"]`},
+	{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa GGG g"],"reset":true`},
+	{"", "guest-ssh-add-authorized-keys", `"keys":[],"reset":true`},
+}
+
+// testKeys has each agent do the same to the keys of the same users.
+func testKeys(t *testing.T, g *guest) {
+	g.shell(t, "useradd -m -d /srv/carol carol; ln -s /srv/carol /home/carol; usermod -d /home/carol carol")
+	for _, u := range []struct {
+		name, home string
+		steps      []keyStep
+	}{
+		{"carol", "/home/carol", commonKeySteps[:5]}, // whose home is a link
+		{"alice", "/home/alice", slices.Concat(commonKeySteps, []keyStep{
+			{"mv $d $h/elsewhere; ln -s elsewhere $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa HHH h"]`},
+			{"rm $d; mkdir -m 755 $d; chown root: $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa III i"]`},
+			{"rm -rf $d; mkdir $d; ln -s /etc/shadow $f; chown -h alice: $d $f", "guest-ssh-get-authorized-keys", ""},
+			{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa JJJ j"]`},
+			{"rm -rf $d; mkdir /var/away/there; ln -s /var/away/there $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa KKK k"]`},
+			{"rm -rf $d; echo file >$d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa LLL l"]`},
+			{"", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa LLL l"]`},
+		})},
+		{"root", "/root", slices.Concat(commonKeySteps, []keyStep{ // whom nothing stops
+			{"echo ssh-rsa HHH h >$f; chmod 0 $f $d; chown -R alice: $d", "guest-ssh-get-authorized-keys", ""},
+			{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa III i"]`},
+			{"chmod 0 $f; chown alice: $f", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa HHH h"]`},
+			{"rm -rf $d; mkdir -m 700 /var/away/there; chown alice: /var/away/there; ln -s /var/away/there $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa JJJ j"]`},
+			{"", "guest-ssh-get-authorized-keys", ""},
+			{"rm -rf $d; echo file >$d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa LLL l"]`},
+		})},
+		{"nadia", "/srv/nadia", slices.Concat(commonKeySteps, []keyStep{ // who is in a group that only NSS knows of
+			{"echo ssh-rsa HHH h >$f; chown root:staff2 $f; chmod 640 $f", "guest-ssh-get-authorized-keys", ""},
+			{"", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa III i"]`},
+			{"", "guest-ssh-get-authorized-keys", ""},
+			{"chown root:staff2 $f; chmod 640 $f", "guest-ssh-remove-authorized-keys", `"keys":["ssh-rsa III i"]`},
+			{"rm -rf $d; mkdir -m 770 $d; chown root:staff2 $d", "guest-ssh-add-authorized-keys", `"keys":["ssh-rsa JJJ j"]`},
+			{"chown root:alice $f; chmod 640 $f", "guest-ssh-get-authorized-keys", ""},
+		})},
+	} {
+		t.Run(u.name, func(t *testing.T) {
+			g.shell(t, "install -d -m 700 /var/away")
+			for _, step := range u.steps {
+				g.keys(t, u.name, u.home, step)
+			}
+			g.shell(t, "rm -rf "+u.home+"/.ssh "+u.home+"/elsewhere /var/away /var/saved")
+		})
+	}
+	g.shell(t, "rm /home/carol; userdel carol; rm -r /srv/carol")
+}
+
+// keys has both agents do a step, and compares their replies and what they leave
+// behind.
+func (g *guest) keys(t *testing.T, user, home string, step keyStep) {
+	t.Helper()
+	args := fmt.Sprintf(`"username":%q`, user)
+	if step.args != "" {
+		args += "," + step.args
+	}
+	request := command(step.command, args)
+	// A home may be a link, hence the slash.
+	names := "h=" + home + "/; d=$h.ssh; f=$d/authorized_keys; "
+	const (
+		save    = "\nrm -rf /var/saved; mkdir /var/saved; cp -a $h /var/saved/home; cp -a /var/away /etc/shadow /var/saved; "
+		restore = "find $h /var/away -mindepth 1 -delete; cp -a /var/saved/home/. $h; cp -a /var/saved/away/. /var/away; "
+		// A blank line and the end of the last line are where the agents differ.
+		look = "stat -c '%n %F %a %U:%G' ${h%/}; (cd $h; find . /var/away -printf '%p %y %m %U:%G %l\\n' | sort); " +
+			"grep -hv '^$' $f 2>/dev/null | cat -A; cmp /etc/shadow /var/saved/shadow; "
+	)
+	var replies, left [2]string
+	g.shell(t, names+step.before+save)
+	replies[0] = plain(g.c.ask(t, request))
+	left[0] = g.shell(t, names+look+restore)
+	replies[1] = plain(g.ours.ask(t, request))
+	left[1] = g.shell(t, names+look)
+	if replies[0] != replies[1] {
+		t.Errorf("%s: got %s, want %s", request, replies[1], replies[0])
+	}
+	if left[0] != left[1] {
+		t.Errorf("%s: left behind\n%s, want\n%s", request, left[1], left[0])
+	}
 }
 
 // testFreezeList has each agent freeze two of the file systems, and thaw them.

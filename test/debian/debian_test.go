@@ -54,6 +54,7 @@ func TestTwoAgents(t *testing.T) {
 		{"processors", testVCPUs},
 		{"memory blocks", testMemoryBlocks},
 		{"password", testPassword},
+		{"password of NSS", testPasswordOfNSS},
 		{"keys", testKeys},
 		{"time", testTime},
 		{"freeze list", testFreezeList},
