@@ -228,6 +228,62 @@ func TestErrors(t *testing.T) {
 	}
 }
 
+// TestGetDiskStatsCaptured makes the lines of the kernel of the answer again, and
+// looks the numbers of the devices up in the same guest.
+func TestGetDiskStatsCaptured(t *testing.T) {
+	for _, name := range []string{"virtio", "lvm-on-luks", "md-on-nvme", "no-udev"} {
+		t.Run(name, func(t *testing.T) {
+			dir := guesttest.Captured(t, name).Root
+			text, err := dir.ReadFile("/proc/diskstats")
+			if err != nil {
+				t.Fatal(err)
+			}
+			list, err := (&commands{root: dir}).getDiskStats(t.Context(), qga.Empty{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			var lines, names []string
+			for _, d := range list {
+				names = append(names, d.Name)
+				if number, err := dir.ReadLine("/sys/class/block/" + d.Name + "/dev"); err != nil || number != fmt.Sprintf("%d:%d", d.Major, d.Minor) {
+					t.Errorf("%s is %d:%d, and in /sys %q, %v", d.Name, d.Major, d.Minor, number, err)
+				}
+				line := []string{fmt.Sprint(d.Major), fmt.Sprint(d.Minor), d.Name}
+				s := d.Stats
+				for i, counter := range []*uint64{
+					s.ReadIOs, s.ReadMerges, s.ReadSectors, s.ReadTicks,
+					s.WriteIOs, s.WriteMerges, s.WriteSectors, s.WriteTicks,
+					s.IOsInProgress, s.TotalTicks, s.WeightTicks,
+					s.DiscardIOs, s.DiscardMerges, s.DiscardSectors, s.DiscardTicks,
+					s.FlushIOs, s.FlushTicks,
+				} {
+					if counter == nil {
+						t.Fatalf("%s: counter %d is missing", d.Name, i)
+					}
+					line = append(line, fmt.Sprint(*counter))
+				}
+				lines = append(lines, strings.Join(line, " "))
+			}
+			var want []string
+			for line := range strings.Lines(string(text)) {
+				want = append(want, strings.Join(strings.Fields(line), " "))
+			}
+			if !slices.Equal(lines, want) {
+				t.Errorf("got\n%s\nwant\n%s", strings.Join(lines, "\n"), strings.Join(want, "\n"))
+			}
+			devices, err := dir.ReadDir("/sys/class/block")
+			if err != nil {
+				t.Fatal(err)
+			}
+			slices.Sort(names)
+			slices.Sort(devices)
+			if !slices.Equal(names, devices) {
+				t.Errorf("got %q, want %q", names, devices)
+			}
+		})
+	}
+}
+
 // TestGarbage spoils each file and link of a good tree in turn.
 func TestGarbage(t *testing.T) {
 	tree := diskstest.Guest(t, true)

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/qga"
 )
@@ -161,6 +162,24 @@ func BenchmarkSnapshot(b *testing.B) {
 	for b.Loop() {
 		if links, _, err := snapshot(); err != nil || len(links) == 0 {
 			b.Fatal(len(links), err)
+		}
+	}
+}
+
+// TestRoutesCaptured asks guests that had no network but the loopback interface, for
+// which the kernel has three routes, and one that was captured without any.
+func TestRoutesCaptured(t *testing.T) {
+	const (
+		nowhere = `{"iface":"lo","destination":"::","metric":-1,"flags":2097664,"refcnt":1,"use":0,"desprefixlen":"0","source":"::","srcprefixlen":"0","nexthop":"::","version":6}`
+		itself  = `{"iface":"lo","destination":"::1","metric":0,"flags":2149580801,"refcnt":2,"use":0,"desprefixlen":"128","source":"::","srcprefixlen":"0","nexthop":"::","version":6}`
+	)
+	loopback := "[" + nowhere + "," + itself + "," + nowhere + "]"
+	for name, want := range map[string]string{
+		"virtio": loopback, "lvm-on-luks": loopback, "md-on-nvme": loopback, "no-udev": loopback, "s390x": "[]",
+	} {
+		got, err := Config{Root: guesttest.Captured(t, name).Root}.routes(t.Context(), qga.Empty{})
+		if got := guesttest.JSON(t, got, err); got != want {
+			t.Errorf("%s:\n got %s\nwant %s", name, got, want)
 		}
 	}
 }
