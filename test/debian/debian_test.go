@@ -49,6 +49,8 @@ func TestTwoAgents(t *testing.T) {
 		fn   func(*testing.T, *guest)
 	}{
 		{"inspect", testInspect},
+		{"network kinds", testNetworkKinds},
+		{"network-exclude", testNetworkExclude},
 		{"mistakes", testMistakes},
 		{"no permission", testNoPermission},
 		{"processors", testVCPUs},
@@ -202,6 +204,19 @@ func (r reply) String() string {
 	}
 	_ = enc.Encode(r.Return) // it was JSON
 	return strings.TrimSpace(b.String())
+}
+
+// returned returns what a command returned, as the type of its result.
+func returned[R any](t *testing.T, r reply) R {
+	t.Helper()
+	var result R
+	if r.Error != nil {
+		t.Fatal(r)
+	}
+	if err := json.Unmarshal([]byte(r.String()), &result); err != nil {
+		t.Fatal(err)
+	}
+	return result
 }
 
 // ask sends a request, and waits for a reply.

@@ -69,6 +69,7 @@ nic() { grep -l "^52:54:00:00:00:0$1" /sys/class/net/*/address | cut -d/ -f5; }
 networks() {
 	one=$(nic 1)
 	two=$(nic 2)
+	ip netns add elsewhere
 	ip -batch - <<-END
 		link set $one up
 		link set $two up
@@ -89,11 +90,51 @@ networks() {
 		link add tunnel0 type vxlan id 7 local 192.0.2.1 remote 192.0.2.9 dstport 4789
 		link set tunnel0 up
 		link add unused0 type dummy
+		link add gre1 type gre local 192.0.2.1 remote 192.0.2.77
+		link set gre1 up
+		address add 10.9.0.1/30 dev gre1
+		link add ipip1 type ipip local 192.0.2.1 remote 192.0.2.78
+		link add sit1 type sit local 192.0.2.1 remote 192.0.2.79
+		link set sit1 up
+		address add 2001:db8:5::1/64 dev sit1
+		link add six1 type ip6tnl local 2001:db8::1 remote 2001:db8::99
+		link set six1 up
+		link add gresix1 type ip6gre local 2001:db8::1 remote 2001:db8::98
+		link add bond1 type bond mode active-backup
+		link add port1 type dummy
+		link set port1 master bond1
+		link set bond1 up
+		address add 10.3.0.1/24 dev bond1
+		address add fd00:3::1/64 dev bond1 nodad
+		link add macvlan0 link $one type macvlan
+		link set macvlan0 up
+		address add 192.0.2.4/24 dev macvlan0
+		tuntap add tun0 mode tun
+		link set tun0 up
+		address add 10.8.0.1 peer 10.8.0.2/32 dev tun0
+		address add fd00:8::1 peer fd00:8::2/128 dev tun0 nodad
+		link add veth2 type veth peer name veth3 netns elsewhere
+		link set veth2 up
+		address add 10.4.0.1/24 dev veth2
+		address add 2001:db8:4::1/64 dev veth2 nodad
+		address add fe80::4/64 dev veth2 nodad
+		address add fec0:4::1/64 dev veth2 nodad
+		address add ::192.0.2.4/96 dev veth2 nodad
+		address add ::ffff:192.0.2.4/96 dev veth2 nodad
+		address add 2002:c000:204::1/16 dev veth2 nodad
 		route add default via 192.0.2.254 metric 100
 		route add 10.1.0.0/16 via 10.0.0.2 mtu 1400 window 10000
 		route add blackhole 10.2.0.0/16
 		route add default via fe80::1 dev $one metric 50
 		route add unreachable 2001:db8:1::/48
+		route add 2001:db8:6::/48 via 2001:db8:4::2 metric 4000000000
+	END
+	# Interfaces that are none of the agents' business.
+	ip -n elsewhere -batch - <<-END
+		link set lo up
+		link set veth3 up
+		address add 10.4.0.2/24 dev veth3
+		address add 2001:db8:4::2/64 dev veth3 nodad
 	END
 }
 
