@@ -51,6 +51,7 @@ func TestTwoAgents(t *testing.T) {
 		{"inspect", testInspect},
 		{"network kinds", testNetworkKinds},
 		{"network-exclude", testNetworkExclude},
+		{"removed disk", testRemovedDisk},
 		{"mistakes", testMistakes},
 		{"no permission", testNoPermission},
 		{"processors", testVCPUs},
