@@ -155,76 +155,139 @@ func testMemoryBlocks(t *testing.T, g *guest) {
 	})
 }
 
+// slack is how many seconds may pass until clocks are read that were set: the guest is
+// slow, and what goes wrong is hours off, as a rule.
+const slack = 120
+
+// clocks returns what both clocks of the guest show.
+func (g *guest) clocks(t *testing.T) (system, rtc int64) {
+	t.Helper()
+	if _, err := fmt.Sscan(g.shell(t, "date +%s; cat /sys/class/rtc/rtc0/since_epoch"), &system, &rtc); err != nil {
+		t.Fatal(err)
+	}
+	return system, rtc
+}
+
+// checkClocks verifies that both are at a time that was set just now.
+func (g *guest) checkClocks(t *testing.T, name, what string, want int64) {
+	t.Helper()
+	var system, rtc int64
+	for range 5 { // time may pass between the two
+		if system, rtc = g.clocks(t); system == rtc {
+			break
+		}
+	}
+	for clock, got := range map[string]int64{"system": system, "hardware": rtc} {
+		if got < want || got > want+slack {
+			t.Errorf("%s: %s: the %s clock is at %d, want %d or a little later", name, what, clock, got, want)
+		}
+	}
+	if d := system - rtc; d < -1 || d > 1 {
+		t.Errorf("%s: %s: the clocks are %d s apart", name, what, d)
+	}
+	g.compare(t, command("guest-get-time", ""))
+}
+
+// setTime has an agent set the clocks, or the one by the other.
+func setTime(t *testing.T, name string, agent *host, args string) {
+	t.Helper()
+	if r := agent.ask(t, command("guest-set-time", args)); r.String() != "{}" {
+		t.Errorf("%s: guest-set-time of %q: got %v", name, args, r)
+	}
+}
+
+// restoreTime has the clocks go on as before when the test is over.
+func (g *guest) restoreTime(t *testing.T) {
+	begin := time.Now()
+	t.Cleanup(func() { g.shell(t, fmt.Sprintf("rm -f /etc/adjtime; date -s @%d; hwclock -w", begin.Unix())) })
+}
+
+var (
+	summer = time.Date(2031, 7, 1, 12, 30, 15, 500_000_000, time.UTC)
+	winter = time.Date(2033, 1, 2, 3, 4, 5, 0, time.UTC)
+)
+
 // testTime has each agent set both clocks, and the one by the other.
 func testTime(t *testing.T, g *guest) {
-	const clocks = "date +%s; cat /sys/class/rtc/rtc0/since_epoch"
-	check := func(name, what string, want int64) {
-		t.Helper()
-		var system, rtc int64
-		for range 5 { // time may pass between the two
-			if _, err := fmt.Sscan(g.shell(t, clocks), &system, &rtc); err != nil {
-				t.Fatal(err)
-			}
-			if system == rtc {
-				break
-			}
-		}
-		// The guest is slow; what goes wrong is hours off, as a rule.
-		const slack = 120
-		for clock, got := range map[string]int64{"system": system, "hardware": rtc} {
-			if got < want || got > want+slack {
-				t.Errorf("%s: %s: the %s clock is at %d, want %d or a little later", name, what, clock, got, want)
-			}
-		}
-		if d := system - rtc; d < -1 || d > 1 {
-			t.Errorf("%s: %s: the clocks are %d s apart", name, what, d)
-		}
-		g.compare(t, command("guest-get-time", ""))
-	}
-	begin := time.Now()
-	summer := time.Date(2031, 7, 1, 12, 30, 15, 500_000_000, time.UTC)
-	winter := time.Date(2033, 1, 2, 3, 4, 5, 0, time.UTC)
+	g.restoreTime(t)
 	g.each(func(name string, agent *host) {
 		for _, when := range []time.Time{summer, winter} {
-			r := agent.ask(t, command("guest-set-time", fmt.Sprintf(`"time":%d`, when.UnixNano())))
-			if r.String() != "{}" {
-				t.Errorf("%s: got %v", name, r)
-			}
-			check(name, "with an argument", when.Unix())
+			setTime(t, name, agent, fmt.Sprintf(`"time":%d`, when.UnixNano()))
+			g.checkClocks(t, name, "with an argument", when.Unix())
 		}
 		g.shell(t, "date -s @1900000000")
-		if r := agent.ask(t, command("guest-set-time", "")); r.String() != "{}" {
-			t.Errorf("%s: got %v", name, r)
-		}
-		check(name, "without", winter.Unix())
+		setTime(t, name, agent, "")
+		g.checkClocks(t, name, "without", winter.Unix())
 
 		// A hardware clock that goes in local time, as with Windows besides.
 		g.shell(t, "printf '0.0 0 0.0\\n0\\nLOCAL\\n' >/etc/adjtime")
-		if r := agent.ask(t, command("guest-set-time", fmt.Sprintf(`"time":%d`, summer.UnixNano()))); r.String() != "{}" {
-			t.Errorf("%s: got %v", name, r)
-		}
-		var rtc int64
-		if _, err := fmt.Sscan(g.shell(t, "cat /sys/class/rtc/rtc0/since_epoch"), &rtc); err != nil {
-			t.Fatal(err)
-		}
+		setTime(t, name, agent, fmt.Sprintf(`"time":%d`, summer.UnixNano()))
+		_, rtc := g.clocks(t)
 		const offset = 2 * 3600 // Berlin in summer
-		if d := rtc - offset - summer.Unix(); d < 0 || d > 120 {
+		if d := rtc - offset - summer.Unix(); d < 0 || d > slack {
 			t.Errorf("%s: the hardware clock is %d s from the local time", name, d)
 		}
 		g.shell(t, "date -s @1900000000")
-		if r := agent.ask(t, command("guest-set-time", "")); r.String() != "{}" {
-			t.Errorf("%s: got %v", name, r)
-		}
-		var now int64
-		if _, err := fmt.Sscan(g.shell(t, "date +%s"), &now); err != nil {
-			t.Fatal(err)
-		}
-		if d := now - summer.Unix(); d < 0 || d > 240 {
+		setTime(t, name, agent, "")
+		system, _ := g.clocks(t)
+		if d := system - summer.Unix(); d < 0 || d > 2*slack {
 			t.Errorf("%s: from the hardware clock in local time: %d s off", name, d)
 		}
 		g.shell(t, "rm /etc/adjtime")
 	})
-	g.shell(t, fmt.Sprintf("date -s @%d; hwclock -w", begin.Unix()))
+}
+
+// testTimeAlone has our agent set the clocks where no program can do it in its place.
+func testTimeAlone(t *testing.T, g *guest) {
+	const name = "without hwclock"
+	g.restoreTime(t)
+	g.shell(t, "mount --bind /dev/null /usr/sbin/hwclock")
+	t.Cleanup(func() { g.shell(t, "umount /usr/sbin/hwclock") })
+	if r := g.ours.ask(t, command("guest-exec", `"path":"/sbin/hwclock"`)); r.Error == nil {
+		t.Fatalf("hwclock can be run: %v", r)
+	}
+	for _, when := range []time.Time{summer, winter} {
+		setTime(t, name, g.ours, fmt.Sprintf(`"time":%d`, when.UnixNano()))
+		g.checkClocks(t, name, "with an argument", when.Unix())
+	}
+	g.shell(t, "date -s @1900000000")
+	setTime(t, name, g.ours, "")
+	g.checkClocks(t, name, "without", winter.Unix())
+}
+
+// testTimeDrift has each agent set the clocks where /etc/adjtime says how much the
+// hardware clock drifts, which is for hwclock to make up for.
+func testTimeDrift(t *testing.T, g *guest) {
+	g.restoreTime(t)
+	const (
+		day  = 24 * 3600
+		rate = 1000 // seconds a day
+	)
+	adjtime := func(set int64) {
+		g.shell(t, fmt.Sprintf("printf '%d.0 %d 0.0\\n%[2]d\\nUTC\\n' >/etc/adjtime", rate, set))
+	}
+	g.each(func(name string, agent *host) {
+		adjtime(winter.Unix())
+		setTime(t, name, agent, fmt.Sprintf(`"time":%d`, summer.UnixNano()))
+		g.checkClocks(t, name, "with a drift", summer.Unix())
+		// Since when the clock drifts.
+		var set int64
+		if _, err := fmt.Sscan(g.shell(t, "cut -d' ' -f2 /etc/adjtime"), &set); err != nil {
+			t.Fatal(err)
+		}
+		if d := set - summer.Unix(); d < 0 || d > slack {
+			t.Errorf("%s: by /etc/adjtime the hardware clock was set %d s after it was", name, d)
+		}
+
+		_, rtc := g.clocks(t)
+		adjtime(rtc - 3*day)
+		g.shell(t, "date -s @1900000000")
+		setTime(t, name, agent, "")
+		system, rtc := g.clocks(t)
+		if d := system - rtc - 3*rate; d < -slack || d > slack {
+			t.Errorf("%s: the clocks are %d s apart, want the %d of the drift", name, system-rtc, 3*rate)
+		}
+	})
 }
 
 // testPassword has each agent change a password, and asks PAM about it.

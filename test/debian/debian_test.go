@@ -60,6 +60,8 @@ func TestTwoAgents(t *testing.T) {
 		{"password of NSS", testPasswordOfNSS},
 		{"keys", testKeys},
 		{"time", testTime},
+		{"time without hwclock", testTimeAlone},
+		{"time with a drift", testTimeDrift},
 		{"freeze list", testFreezeList},
 		{"users", testUsers},
 		{"wrecked system", testWrecked},
