@@ -110,7 +110,7 @@ func boot(t *testing.T) *guest {
 			{Program: named("on-vsock"), Args: []string{"-m", "vsock-listen", "-p", anyCID + ":" + vsockPort}},
 			{Program: named("on-late"), Args: []string{"--retry-path", "-p", "/dev/virtio-ports/" + latePort}},
 		},
-		Modules:  []string{"button", "vsock_loopback", "fuse"},
+		Modules:  []string{"button", "vsock_loopback", "fuse", "loop"},
 		Programs: map[string]vm.Program{"/bin/vsockcat": vm.Build(t, "./test/guest/testdata/vsockcat")},
 		// There is no udev to link ports that appear later to their names.
 		Start: `while sleep 0.2; do
