@@ -149,7 +149,9 @@ func serve(cfg *config.Config, log *logging.Logger, manager *systemd.Service, ch
 
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	go reopenOnHangup(ctx, log)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP) // here, as it would end an agent that is being asked already
+	go reopenOnHangup(ctx, hangup, log)
 	// Commands that are under way may wait for it.
 	defer context.AfterFunc(ctx, func() { thaw(freezer.Close) })()
 
@@ -292,10 +294,7 @@ func openOnce(cfg *config.Config, fd int) (hostChannel, error) {
 }
 
 // reopenOnHangup opens the log file anew at SIGHUP, after a log rotation.
-func reopenOnHangup(ctx context.Context, log *logging.Logger) {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+func reopenOnHangup(ctx context.Context, hangup <-chan os.Signal, log *logging.Logger) {
 	for {
 		select {
 		case <-hangup:
