@@ -69,19 +69,21 @@ func (c *commands) interfaces(context.Context, qga.Empty) ([]qga.Interface, erro
 	return interfaces(now.links, now.addresses, c.Exclude), nil
 }
 
-// routes takes a file that is not there for a version of IP that the kernel
-// does not have.
+// routes takes a list of IPv6 routes that is not there for a kernel without IPv6.
+// There is none that has only that, so that without the other list /proc is not what
+// it should be.
 func (c Config) routes(context.Context, qga.Empty) ([]qga.Route, error) {
 	routes := []qga.Route{}
 	for _, source := range []struct {
-		path  string
-		parse func(string) []qga.Route
+		version int
+		path    string
+		parse   func(string) []qga.Route
 	}{
-		{"/proc/net/route", parseRoutes4},
-		{"/proc/net/ipv6_route", parseRoutes6},
+		{4, "/proc/net/route", parseRoutes4},
+		{6, "/proc/net/ipv6_route", parseRoutes6},
 	} {
 		data, err := c.Root.ReadFile(source.path)
-		if errors.Is(err, fs.ErrNotExist) {
+		if errors.Is(err, fs.ErrNotExist) && source.version == 6 {
 			continue
 		}
 		if err != nil {

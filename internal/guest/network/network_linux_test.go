@@ -142,10 +142,12 @@ func TestRoutes(t *testing.T) {
 	}{
 		{"both", map[string]string{"route": v4, "ipv6_route": v6}, 63, ""},
 		{"no IPv6", map[string]string{"route": v4}, 9, ""},
-		{"no IPv4", map[string]string{"ipv6_route": v6}, 54, ""},
-		{"no IP", nil, 0, ""},
+		{"no IPv4", map[string]string{"ipv6_route": v6}, 0, `open("/proc/net/route"): No such file or directory`},
+		{"nothing", nil, 0, `open("/proc/net/route"): No such file or directory`},
 		{"empty", map[string]string{"route": "", "ipv6_route": ""}, 0, ""},
-		{"unreadable", map[string]string{"route/x": ""}, 0, `open("/proc/net/route"): Is a directory`},
+		{"unreadable", map[string]string{"route/x": "", "ipv6_route": v6}, 0, `open("/proc/net/route"): Is a directory`},
+		{"unreadable IPv6", map[string]string{"route": v4, "ipv6_route/x": ""}, 0, `open("/proc/net/ipv6_route"): Is a directory`},
+		{"cut off", map[string]string{"route": v4[:len(v4)-100], "ipv6_route": v6[:len(v6)-2]}, 61, ""},
 	} {
 		got, err := tree(tt.files).routes(t.Context(), qga.Empty{})
 		if len(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && err.Error() != tt.err {
@@ -167,7 +169,7 @@ func BenchmarkSnapshot(b *testing.B) {
 }
 
 // TestRoutesCaptured asks guests that had no network but the loopback interface, for
-// which the kernel has three routes, and one that was captured without any.
+// which the kernel has three routes, and one whose routes were not captured.
 func TestRoutesCaptured(t *testing.T) {
 	const (
 		nowhere = `{"iface":"lo","destination":"::","metric":-1,"flags":2097664,"refcnt":1,"use":0,"desprefixlen":"0","source":"::","srcprefixlen":"0","nexthop":"::","version":6}`
@@ -175,7 +177,7 @@ func TestRoutesCaptured(t *testing.T) {
 	)
 	loopback := "[" + nowhere + "," + itself + "," + nowhere + "]"
 	for name, want := range map[string]string{
-		"virtio": loopback, "lvm-on-luks": loopback, "md-on-nvme": loopback, "no-udev": loopback, "s390x": "[]",
+		"virtio": loopback, "lvm-on-luks": loopback, "md-on-nvme": loopback, "no-udev": loopback, "s390x": `open("/proc/net/route"): No such file or directory`,
 	} {
 		got, err := Config{Root: guesttest.Captured(t, name).Root}.routes(t.Context(), qga.Empty{})
 		if got := guesttest.JSON(t, got, err); got != want {

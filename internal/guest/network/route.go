@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -14,12 +15,12 @@ import (
 //
 //	Iface Destination Gateway Flags RefCnt Use Metric Mask MTU Window IRTT
 //
-// What is no such line, as the heading, is left out.
+// What is no such line, as the heading or one that has been cut off, is left out.
 func parseRoutes4(data string) []qga.Route {
 	var routes []qga.Route
-	for line := range strings.Lines(data) {
+	for line := range root.Lines(data) {
 		fields := strings.Fields(line)
-		if len(fields) < 11 {
+		if len(fields) != 11 {
 			continue
 		}
 		p := parser{fields: fields}
@@ -49,21 +50,21 @@ func parseRoutes4(data string) []qga.Route {
 //
 //	destination length source length nexthop metric refcnt use flags iface
 //
-// with hexadecimal numbers. What is no such line is left out.
+// with hexadecimal numbers. What is no such line, whole, is left out.
 func parseRoutes6(data string) []qga.Route {
 	var routes []qga.Route
-	for line := range strings.Lines(data) {
+	for line := range root.Lines(data) {
 		fields := strings.Fields(line)
-		if len(fields) < 10 {
+		if len(fields) != 10 {
 			continue
 		}
 		p := parser{fields: fields}
 		r := qga.Route{
 			Version:      6,
 			Destination:  p.ipv6(0),
-			DesPrefixLen: new(strconv.FormatUint(p.hex(1), 10)),
+			DesPrefixLen: p.prefixLength(1),
 			Source:       new(p.ipv6(2)),
-			SrcPrefixLen: new(strconv.FormatUint(p.hex(3), 10)),
+			SrcPrefixLen: p.prefixLength(3),
 			NextHop:      new(p.ipv6(4)),
 			Metric:       int64(int32(p.hex(5))),
 			RefCnt:       new(int64(p.hex(6))),
@@ -93,15 +94,23 @@ func (p *parser) hex(i int) uint64 {
 }
 
 func (p *parser) decimal(i int) int64 {
-	n, err := strconv.ParseInt(p.fields[i], 10, 64)
+	n, err := strconv.ParseUint(p.fields[i], 10, 32)
 	p.failed = p.failed || err != nil
-	return n
+	return int64(n)
+}
+
+// prefixLength reads the length of the prefix of an IPv6 address.
+func (p *parser) prefixLength(i int) *string {
+	n := p.hex(i)
+	p.failed = p.failed || n > 128
+	return new(strconv.FormatUint(n, 10))
 }
 
 // ipv4 reads an address that the kernel printed as if its bytes were a number
 // of the machine.
 func (p *parser) ipv4(i int) string {
 	var a [4]byte
+	p.failed = p.failed || len(p.fields[i]) != hex.EncodedLen(len(a))
 	binary.NativeEndian.PutUint32(a[:], uint32(p.hex(i)))
 	return ipv4Text(a)
 }

@@ -55,10 +55,29 @@ func TestParseRoutesGarbage(t *testing.T) {
 		good4 = "eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
 		good6 = "fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n"
 	)
-	if n := len(parseRoutes4("Iface\tDestination\tGateway\n" + good4 + strings.Replace(good4, "0003", "zzz", 1) + good4[:40] + "\n" + good4)); n != 2 {
+	bad4, bad6 := good4[:40]+"\n"+good4[:20]+good4, good6[:100]+"\n"+good6[:20]+good6
+	for _, r := range [][2]string{
+		{"0003", "zzz"},
+		{"010200C0", "10200C0"},
+		{"\t0\n", "\t-1\n"},
+		{"\t0\n", "\t4294967296\n"},
+		{"\t0\n", "\t0\t0\n"},
+	} {
+		bad4 += strings.Replace(good4, r[0], r[1], 1)
+	}
+	for _, r := range [][2]string{
+		{"fd00", "fd"},
+		{"fd00", "fdxy"},
+		{" 40 ", " 81 "},
+		{"\n", " more\n"},
+	} {
+		bad6 += strings.Replace(good6, r[0], r[1], 1)
+	}
+	// The last lines are whole but for their ends, so nobody can say what is missing.
+	if n := len(parseRoutes4("Iface\tDestination\tGateway\n" + good4 + bad4 + good4 + good4[:len(good4)-1])); n != 2 {
 		t.Errorf("IPv4: %d routes, want 2", n)
 	}
-	if n := len(parseRoutes6(good6 + strings.Replace(good6, "fd00", "fd", 1) + strings.Replace(good6, "fd00", "fdxy", 1) + good6[:100] + "\n" + good6)); n != 2 {
+	if n := len(parseRoutes6(good6 + bad6 + good6 + good6[:len(good6)-1])); n != 2 {
 		t.Errorf("IPv6: %d routes, want 2", n)
 	}
 }
