@@ -199,7 +199,6 @@ func TestSetVCPUs(t *testing.T) {
 		{vcpus(`{"logical-id":70001,"online":false},{"logical-id":70002,"online":true},{"logical-id":70001,"online":true}`), files},
 		{vcpus(`{"logical-id":70003,"online":false}`), files},
 		{vcpus(`{"logical-id":70004,"online":false}`), files},
-		{vcpus(`{"logical-id":70005,"online":true}`), files},
 		{vcpus(`{"logical-id":70005,"online":false}`), files},
 		{vcpus(``), files},
 	} {

@@ -58,7 +58,7 @@ func TestSetMemoryBlocks(t *testing.T) {
 		{info, map[string]string{"power/": ""}},
 		{get, map[string]string{"memory9000000/state": "online", "memory9000000/removable": "1\n", "power/": ""}},
 		{get, map[string]string{"memory9000000/state": "offline", "memory9000000/removable": "0\n"}},
-		{get, map[string]string{"memory9000000/state": "going-offline", "memory9000000/removable": "x"}},
+		{get, map[string]string{"memory9000000/state": "going-offline", "memory9000000/removable": "1"}},
 		{get, map[string]string{"memory9000000/state": "online"}},
 		{get, map[string]string{"memory9000000/removable": "1"}},
 		{get, map[string]string{"memory9000000/state": ""}},

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,6 +38,11 @@ func Commands(s System) []agent.Handler {
 // switchLimit is how long a processor may take to go online or offline. It waits for
 // other changes of the hardware, and what they wait for.
 const switchLimit = time.Minute
+
+// An unknownState is what a processor says instead of 0 or 1.
+type unknownState string
+
+func (s unknownState) Error() string { return fmt.Sprintf("neither 0 nor 1: %.20q", string(s)) }
 
 // errNoSwitch is the answer of a processor that is always online, which on most
 // machines is the first.
@@ -94,12 +100,14 @@ func (s System) setVCPU(id int64, online bool) error {
 	}
 	defer dir.Close()
 	now, err := state(dir, id)
+	_, unknown := errors.AsType[unknownState](err)
 	switch {
 	case errors.Is(err, errNoSwitch):
 		if online {
 			return nil
 		}
 		return fmt.Errorf("logical processor #%d can't be offlined", id)
+	case unknown: // the kernel can be told all the same
 	case err != nil:
 		return err
 	case now == online:
@@ -134,13 +142,19 @@ func state(dir root.Directory, id int64) (bool, error) {
 	if isMissing(err) {
 		return false, whyNoSwitch(dir, id)
 	}
-	if err == nil && len(data) == 0 {
-		err = io.ErrUnexpectedEOF
+	if err == nil {
+		switch strings.TrimSuffix(string(data), "\n") {
+		case "0":
+			return false, nil
+		case "1":
+			return true, nil
+		case "":
+			err = io.ErrUnexpectedEOF
+		default:
+			err = unknownState(data)
+		}
 	}
-	if err != nil {
-		return false, attributeError("pread", onlineFile(id), err)
-	}
-	return data[0] != '0', nil
+	return false, attributeError("pread", onlineFile(id), err)
 }
 
 // whyNoSwitch returns errNoSwitch, or what is wrong with the processor itself.

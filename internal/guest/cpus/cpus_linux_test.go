@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/bellhop-vm/bellhop/internal/guest/guesttest"
@@ -54,11 +55,18 @@ func TestVCPUs(t *testing.T) {
 			`[{"logical-id":0,"online":true,"can-offline":false},{"logical-id":1,"online":true,"can-offline":true},` +
 				`{"logical-id":2,"online":false,"can-offline":true}]`,
 		},
-		{"any other state is online", map[string]string{"cpu1/online": "2"}, `[{"logical-id":1,"online":true,"can-offline":true}]`},
 		{"none", map[string]string{"online": ""}, `[]`},
 		{"missing", nil, "failed to list entries: /sys/devices/system/cpu: No such file or directory"},
 		{"not a directory", map[string]string{"../cpu": ""}, "failed to list entries: /sys/devices/system/cpu: Not a directory"},
 		{"empty state", map[string]string{"cpu0/": "", "cpu1/online": ""}, `pread("/sys/devices/system/cpu/cpu1//online"): unexpected EOF`},
+		{"blank state", map[string]string{"cpu0/": "", "cpu1/online": "\n"}, `pread("/sys/devices/system/cpu/cpu1//online"): unexpected EOF`},
+		{"no such state", map[string]string{"cpu1/online": "2\n"}, `pread("/sys/devices/system/cpu/cpu1//online"): neither 0 nor 1: "2\n"`},
+		{"more than a state", map[string]string{"cpu1/online": "01"}, `pread("/sys/devices/system/cpu/cpu1//online"): neither 0 nor 1: "01"`},
+		{
+			"garbage as state",
+			map[string]string{"cpu1/online": "1\x00\xff" + strings.Repeat("x", 4000)},
+			`pread("/sys/devices/system/cpu/cpu1//online"): neither 0 nor 1: "1\x00\xffxxxxxxxxxxxxxxxxx"`,
+		},
 		{"unreadable state", map[string]string{"cpu1/online/": ""}, `pread("/sys/devices/system/cpu/cpu1//online"): Is a directory`},
 		{"looping state", map[string]string{"cpu1/online": "->online"}, "could not open /sys/devices/system/cpu/cpu1//online: Too many levels of symbolic links"},
 		{"garbage", map[string]string{"cpu8": "x"}, "Could not open '/sys/devices/system/cpu/cpu8/': Not a directory"},
@@ -113,10 +121,12 @@ func TestSetVCPUs(t *testing.T) {
 		{"write fails", vcpus(3, false), `pwrite("/sys/devices/system/cpu/cpu3//online"): Input/output error`, "1\n 0\n"},
 		{"not writable", vcpus(4, false), "could not open /sys/devices/system/cpu/cpu4//online: Permission denied", "1\n 0\n"},
 		{"no state", vcpus(5, false), `pread("/sys/devices/system/cpu/cpu5//online"): unexpected EOF`, "1\n 0\n"},
+		{"unknown state, offline", vcpus(6, false, 1, false), "2", "0\n 0\n"},
+		{"unknown state, online", vcpus(6, true, 1, false), "2", "0\n 0\n"},
 	} {
 		s := tree(t, map[string]string{
 			"cpu0/": "", "cpu1/online": "1\n", "cpu2/online": "0\n",
-			"cpu3/online": "->/proc/version", "cpu4/online": "->/proc/sys/kernel/ostype", "cpu5/online": "",
+			"cpu3/online": "->/proc/version", "cpu4/online": "->/proc/sys/kernel/ostype", "cpu5/online": "", "cpu6/online": "x\n",
 		})
 		got, err := s.setVCPUs(t.Context(), tt.args)
 		if o := guesttest.JSON(t, got, err); o != tt.want {

@@ -76,13 +76,22 @@ func block(dir root.Directory, index uint64) (qga.MemoryBlock, error) {
 	if err != nil {
 		return b, err
 	}
-	b.Online = isOnline(state)
-	removable, err := attribute(dir, name+"removable")
-	switch {
-	case err == nil:
-		*b.CanOffline = !strings.HasPrefix(removable, "0")
-	case !errors.Is(err, fs.ErrNotExist):
+	if b.Online, err = isOnline(state); err != nil {
 		return b, err
+	}
+	removable, err := attribute(dir, name+"removable")
+	if errors.Is(err, fs.ErrNotExist) {
+		return b, nil
+	}
+	if err != nil {
+		return b, err
+	}
+	switch strings.TrimSuffix(removable, "\n") {
+	case "0":
+	case "1":
+		*b.CanOffline = true
+	default:
+		return b, attributeError("pread", "removable", fmt.Errorf("neither 0 nor 1: %.20q", removable))
 	}
 	return b, nil
 }
@@ -131,7 +140,9 @@ func (s System) setBlock(index uint64, online bool) (qga.MemoryBlockResponse, er
 		return setStateless(dir, name, online, err)
 	case err != nil:
 		return qga.MemoryBlockFailed, err
-	case isOnline(state) == online:
+	}
+	// If it is not known the kernel can be told all the same.
+	if now, err := isOnline(state); err == nil && now == online {
 		return qga.MemoryBlockSuccess, nil
 	}
 	want := "offline"
@@ -145,7 +156,15 @@ func (s System) setBlock(index uint64, online bool) (qga.MemoryBlockResponse, er
 }
 
 // isOnline counts a block that is on its way out as offline.
-func isOnline(state string) bool { return strings.HasPrefix(state, "online") }
+func isOnline(state string) (bool, error) {
+	switch strings.TrimSuffix(state, "\n") {
+	case "online":
+		return true, nil
+	case "offline", "going-offline":
+		return false, nil
+	}
+	return false, attributeError("pread", "state", fmt.Errorf("no state of memory: %.20q", state))
+}
 
 // setStateless finds the answer for a block that has no state, because it is
 // always online or because there is no such block.
@@ -169,9 +188,13 @@ func (s System) blockInfo(context.Context, qga.Empty) (qga.MemoryBlockInfo, erro
 	if err != nil {
 		return qga.MemoryBlockInfo{}, err
 	}
-	size, err := strconv.ParseUint(strings.TrimPrefix(strings.TrimSpace(text), "0x"), 16, 64)
+	digits, whole := strings.CutSuffix(text, "\n")
+	if !whole {
+		return qga.MemoryBlockInfo{}, attributeError("pread", "block_size_bytes", io.ErrUnexpectedEOF)
+	}
+	size, err := strconv.ParseUint(strings.TrimPrefix(digits, "0x"), 16, 64)
 	if err != nil {
-		return qga.MemoryBlockInfo{}, fmt.Errorf("sysfs file \"block_size_bytes\": no hexadecimal number: %q", text)
+		return qga.MemoryBlockInfo{}, fmt.Errorf("sysfs file \"block_size_bytes\": no hexadecimal number: %.20q", text)
 	}
 	return qga.MemoryBlockInfo{Size: size}, nil
 }
@@ -190,7 +213,11 @@ func attribute(dir root.Directory, name string) (string, error) {
 		if e, ok := errors.AsType[*fs.PathError](err); ok && e.Op == "open" {
 			op = "open"
 		}
-		return "", fmt.Errorf("%s sysfs file %q: %w", op, path.Base(name), strerror.Reason(err))
+		return "", attributeError(op, name, err)
 	}
 	return string(data), nil
+}
+
+func attributeError(op, name string, err error) error {
+	return fmt.Errorf("%s sysfs file %q: %w", op, path.Base(name), strerror.Reason(err))
 }

@@ -56,7 +56,13 @@ func TestBlocks(t *testing.T) {
 			`[{"phys-index":9,"online":false,"can-offline":false},{"phys-index":10,"online":true,"can-offline":true},` +
 				`{"phys-index":32,"online":false,"can-offline":true}]`,
 		},
-		{"zones", map[string]string{"memory1/state": "online_movable", "memory1/removable": ""}, `pread sysfs file "removable": unexpected EOF`},
+		{"empty removable", map[string]string{"memory1/state": "online\n", "memory1/removable": ""}, `pread sysfs file "removable": unexpected EOF`},
+		{"garbage as removable", map[string]string{"memory1/state": "online\n", "memory1/removable": "\x00\xff"}, `pread sysfs file "removable": neither 0 nor 1: "\x00\xff"`},
+		{"more than removable", map[string]string{"memory1/state": "online\n", "memory1/removable": "01\n"}, `pread sysfs file "removable": neither 0 nor 1: "01\n"`},
+		{"empty state", map[string]string{"memory1/state": "", "memory1/removable": "1\n"}, `pread sysfs file "state": unexpected EOF`},
+		{"state cut off", map[string]string{"memory1/state": "onl", "memory1/removable": "1\n"}, `pread sysfs file "state": no state of memory: "onl"`},
+		{"more than a state", map[string]string{"memory1/state": "online\nx", "memory1/removable": "1\n"}, `pread sysfs file "state": no state of memory: "online\nx"`},
+		{"garbage as state", map[string]string{"memory1/state": strings.Repeat("x", 4000)}, `pread sysfs file "state": no state of memory: "xxxxxxxxxxxxxxxxxxxx"`},
 		{"no removable", map[string]string{"memory1/state": "online"}, `[{"phys-index":1,"online":true,"can-offline":false}]`},
 		{"no state", map[string]string{"memory1/removable": "1"}, `[{"phys-index":1,"online":true,"can-offline":false}]`},
 		{"unreadable removable", map[string]string{"memory1/state": "online", "memory1/removable/": ""}, `pread sysfs file "removable": Is a directory`},
@@ -82,7 +88,7 @@ func TestSetBlocks(t *testing.T) {
 	blocks := map[string]string{
 		"memory0/state": "online\n", "memory1/state": "offline\n", "memory2/removable": "1\n",
 		"memory3/state": "->/proc/version", "memory4/state": "->/proc/sys/kernel/ostype", "memory5/state": "", "memory6/state/": "",
-		"memory7/state": "going-offline\n",
+		"memory7/state": "going-offline\n", "memory8/state": "x\n",
 	}
 	for _, tt := range []struct {
 		name   string
@@ -105,6 +111,8 @@ func TestSetBlocks(t *testing.T) {
 		{"write fails", blocks, 3, true, `"response":"operation-failed","error-code":5`, ""},
 		{"not writable", blocks, 4, true, `"response":"operation-failed","error-code":13`, ""},
 		{"no contents", blocks, 5, true, `"response":"operation-failed","error-code":0`, ""},
+		{"unknown state, online", blocks, 8, true, `"response":"success"`, "online"},
+		{"unknown state, offline", blocks, 8, false, `"response":"success"`, "offline"},
 		{"unreadable", blocks, 6, true, `"response":"operation-failed","error-code":21`, ""},
 		{"no hotplug, online", nil, 0, true, `"response":"operation-not-supported","error-code":2`, ""},
 		{"no hotplug, offline", nil, 0, false, `"response":"operation-not-supported","error-code":2`, ""},
@@ -146,7 +154,9 @@ func TestBlockInfo(t *testing.T) {
 		want  string
 	}{
 		{"128 MiB", map[string]string{"block_size_bytes": "8000000\n"}, `{"size":134217728}`},
-		{"with prefix", map[string]string{"block_size_bytes": "0x80"}, `{"size":128}`},
+		{"with prefix", map[string]string{"block_size_bytes": "0x80\n"}, `{"size":128}`},
+		{"cut off", map[string]string{"block_size_bytes": "8000"}, `pread sysfs file "block_size_bytes": unexpected EOF`},
+		{"long garbage", map[string]string{"block_size_bytes": strings.Repeat("x", 4000) + "\n"}, `sysfs file "block_size_bytes": no hexadecimal number: "xxxxxxxxxxxxxxxxxxxx"`},
 		{"garbage", map[string]string{"block_size_bytes": "zzz\n"}, `sysfs file "block_size_bytes": no hexadecimal number: "zzz\n"`},
 		{"empty", map[string]string{"block_size_bytes": ""}, `pread sysfs file "block_size_bytes": unexpected EOF`},
 		{"unreadable", map[string]string{"block_size_bytes/": ""}, `pread sysfs file "block_size_bytes": Is a directory`},
