@@ -5,9 +5,9 @@ import (
 	"strings"
 )
 
-// Lines yields the lines of a file of /proc, without their ends. The kernel ends each
-// one; so a last one without an end has been cut off, in the middle of a number perhaps,
-// and is left out.
+// Lines yields the lines of a file that a program has written, without their ends. The
+// kernel, as others, ends each one; so a last one without an end has been cut off, in the
+// middle of a number perhaps, and is left out.
 func Lines(text string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for line := range strings.Lines(text) {

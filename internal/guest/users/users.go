@@ -1,19 +1,24 @@
 // Package users tells who is logged in to the guest.
 //
 // Where there is a utmp file it is the authority, as it is for who(1).
-// Distributions give it up, because its times end in 2038; theirs is what
-// systemd-logind knows of its sessions.
+// Distributions give it up, because its times end in 2038, and some leave an empty file
+// behind; theirs is what systemd-logind knows of its sessions.
 package users
 
 import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
+	"strconv"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/bellhop-vm/bellhop/internal/agent"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
+	"github.com/bellhop-vm/bellhop/internal/strerror"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -28,26 +33,53 @@ func Commands(u Users) []agent.Handler {
 	return []agent.Handler{agent.Handle(qga.GetUsers, u.get)}
 }
 
-// get never fails: whoever cannot be found out about is not listed.
+// get lists nobody where nobody is on record, and where there are no records; but not
+// because they cannot be read.
 func (u Users) get(context.Context, qga.Empty) ([]qga.User, error) {
-	data, err := u.readUtmp()
-	switch {
-	case err == nil:
-		return earliest(parseUtmp(data, layoutOf(len(data)))), nil
-	case errors.Is(err, fs.ErrNotExist):
-		return earliest(u.sessions()), nil
+	var failed error
+	for _, records := range []func() (logins []login, known bool, err error){u.utmp, u.sessions} {
+		logins, known, err := records()
+		if known {
+			return earliest(logins), nil
+		}
+		if failed == nil {
+			failed = err
+		}
+	}
+	if failed != nil {
+		return nil, failed
 	}
 	return []qga.User{}, nil
 }
 
-// readUtmp reads the file by the name that the C library knows it by, which
-// mostly leads to /run.
-func (u Users) readUtmp() ([]byte, error) {
-	name, err := u.Root.Resolve("/var/run/utmp")
-	if err != nil {
-		return nil, err
+// utmpFile is how the C library calls the file, which mostly is in /run.
+const utmpFile = "/var/run/utmp"
+
+// utmp returns the logins on record there. They are known if there is any record: at
+// least one is of when the system was started, where it is kept.
+func (u Users) utmp() (logins []login, known bool, err error) {
+	var data []byte
+	name, err := u.Root.Resolve(utmpFile)
+	if err == nil {
+		data, err = u.Root.ReadFile(name)
 	}
-	return u.Root.ReadFile(name)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, false, nil
+	case err != nil:
+		return nil, false, fmt.Errorf("open(%q): %w", utmpFile, strerror.Reason(err))
+	}
+	logins, known = parseUtmp(data, layoutOf(len(data)))
+	if !known && len(data) > 0 {
+		err = fmt.Errorf("read(%q): no records", utmpFile)
+	}
+	return logins, known, err
+}
+
+// isName reports whether name can be the one of a user, or is none: what cannot be
+// printed is no name.
+func isName(name string) bool {
+	return utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) })
 }
 
 // A login is somebody who has logged in, and when.

@@ -73,6 +73,11 @@ func TestUtmp(t *testing.T) {
 		{userProcess, "", 1700000000, 0},
 		{userProcess, "late", 3000000000, 1},
 		{userProcess, "broken", 1700000000, 1000000},
+		{userProcess, "\x1b[2J", 1700000000, 0},
+		{userProcess, "caf\xe9", 1700000000, 0},
+		{userProcess | 0x100, "nobody", 1700000000, 0},
+		{accounting + 1, "nobody", 1700000000, 0},
+		{0, "nobody", 1700000000, 0},
 	}
 	want := []qga.User{
 		user("root", 1700000000.25),
@@ -95,7 +100,7 @@ func TestUtmp(t *testing.T) {
 	}
 	usual := layoutOf(narrow.size * wide.size)
 	cut := encode(usual, records...)
-	cut = cut[:len(cut)-usual.size-1] // into the record of the one who is late
+	cut = cut[:len(cut)-6*usual.size-1] // into the record of the one who is late
 	if got := get(t, tree(t, map[string]string{"var/run/utmp": string(cut)})); !slices.Equal(got, want[:3]) {
 		t.Errorf("cut off: got %v, want %v", got, want[:3])
 	}
@@ -150,6 +155,10 @@ func TestSessions(t *testing.T) {
 		"run/systemd/sessions/7":           with("alice", "gone", "STATE=active", "STATE=closing"),
 		"run/systemd/sessions/8":           with("USER=alice\n", "", "UID=1000", "UID=1001", "REALTIME=1700000000250000\n", ""),
 		"run/systemd/sessions/9":           with("USER=alice\n", "", "UID=1000", "UID=1002"),
+		"run/systemd/sessions/15":          with("alice", "al\xffce"),
+		"run/systemd/sessions/16":          strings.TrimSuffix(with("alice", "erin", "MONOTONIC=34721842\n", ""), "50000\n"),
+		"run/systemd/sessions/17":          "->17",
+		"run/systemd/sessions/18":          "->gone",
 		"run/systemd/sessions/10":          with("USER=alice\n", "", "UID=1000", "UID=../users/1001"),
 		"run/systemd/sessions/11":          with("alice", "timeless", "1700000000250000", "soon"),
 		"run/systemd/sessions/13":          "\x00\xff===\nUSER",
@@ -166,27 +175,65 @@ func TestSessions(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 
-	// A utmp file knows better, even if it knows of nobody.
+	// A utmp file without records knows nothing, one with any knows better, even if it
+	// knows of nobody.
 	if err := os.MkdirAll(u.Root.Path("/var/run"), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(u.Root.Path("/var/run/utmp"), nil, 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if got := get(t, u); len(got) != 0 {
-		t.Errorf("with a utmp file: got %v", got)
+	usual := layoutOf(0)
+	start := string(encode(usual, record{2, "reboot", 1500000000, 0}))
+	for _, tt := range []struct {
+		name, utmp string
+		want       []qga.User
+	}{
+		{"empty", "", want},
+		{"nothing but zeros", strings.Repeat("\x00", 4*usual.size), want},
+		{"garbage", garbage, want},
+		{"cut off", start[:usual.size-1], want},
+		{"start of the system", start, nil},
+		{"start of the system, and garbage", start + garbage, nil},
+	} {
+		if err := os.WriteFile(u.Root.Path("/var/run/utmp"), []byte(tt.utmp), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if got := get(t, u); !slices.Equal(got, tt.want) {
+			t.Errorf("utmp with %s: got %v, want %v", tt.name, got, tt.want)
+		}
 	}
 }
 
-func TestNobody(t *testing.T) {
-	for name, u := range map[string]Users{
-		"no directory":        {Root: "/nonexistent"},
-		"nothing":             tree(t, nil),
-		"utmp is a directory": tree(t, map[string]string{"var/run/utmp/x": ""}),
-		"garbage":             tree(t, map[string]string{"var/run/utmp": strings.Repeat("\x07\x00\xff", 4096)}),
+// garbage has the type of a login at its beginning.
+var garbage = strings.Repeat("\x07\x00\xff", 4096)
+
+// TestUnknown is about systems where there is nobody, and where nobody can tell.
+func TestUnknown(t *testing.T) {
+	const utmp, s = "var/run/utmp", "run/systemd/sessions/"
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string // the reply, or the error
+	}{
+		{"nothing", nil, `[]`},
+		{"empty utmp", map[string]string{utmp: ""}, `[]`},
+		{"no sessions", map[string]string{s: ""}, `[]`},
+		{"a session that has just ended", map[string]string{s + "1": "->gone"}, `[]`},
+		{"nobody's session", map[string]string{s + "1": strings.Replace(session, "CLASS=user", "CLASS=greeter", 1)}, `[]`},
+		{"unreadable utmp, no sessions", map[string]string{utmp + "/x": "", s: ""}, `[]`},
+		{"unreadable utmp, sessions", map[string]string{utmp + "/x": "", s + "1": session}, `[{"user":"alice","login-time":1700000000.25}]`},
+
+		{"unreadable utmp", map[string]string{utmp + "/x": ""}, `open("/var/run/utmp"): Is a directory`},
+		{"looping utmp", map[string]string{utmp: "->utmp"}, `open("/var/run/utmp"): Too many levels of symbolic links`},
+		{"garbage in utmp", map[string]string{utmp: garbage}, `read("/var/run/utmp"): no records`},
+		{"unreadable sessions", map[string]string{"run/systemd/sessions": ""}, `open("/run/systemd/sessions/"): Not a directory`},
+		{"neither readable", map[string]string{utmp + "/x": "", "run/systemd/sessions": ""}, `open("/var/run/utmp"): Is a directory`},
+		{"unreadable session", map[string]string{utmp: "", s + "1/": ""}, `read("/run/systemd/sessions/1"): Is a directory`},
+		{"empty session", map[string]string{s + "1": ""}, `read("/run/systemd/sessions/1"): not a session`},
+		{"session that is cut off", map[string]string{s + "1": session[:40]}, `read("/run/systemd/sessions/1"): not a session`},
+		{"garbage in a session", map[string]string{s + "1": "\x00\xff===\nUSER\n"}, `read("/run/systemd/sessions/1"): not a session`},
 	} {
-		if got := get(t, u); len(got) != 0 {
-			t.Errorf("%s: got %v", name, got)
+		got, err := tree(t, tt.files).get(t.Context(), qga.Empty{})
+		if got := guesttest.JSON(t, got, err); got != tt.want {
+			t.Errorf("%s:\n got %s\nwant %s", tt.name, got, tt.want)
 		}
 	}
 }
@@ -196,12 +243,15 @@ func FuzzParseUtmp(f *testing.F) {
 	f.Add(encode(wide, record{userProcess, "root", 1700000000, 250000}))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, l := range []layout{narrow, wide} {
-			logins := parseUtmp(data, l)
+			logins, known := parseUtmp(data, l)
+			if len(logins) > 0 && !known {
+				t.Errorf("%d logins on no record", len(logins))
+			}
 			if len(logins) > len(data)/l.size {
 				t.Errorf("%d logins in %d bytes", len(logins), len(data))
 			}
 			for _, l := range logins {
-				if l.user == "" || len(l.user) > nameSize || l.micros < 0 {
+				if l.user == "" || len(l.user) > nameSize || !isName(l.user) || l.micros < 0 {
 					t.Errorf("got %+v", l)
 				}
 			}
@@ -221,7 +271,8 @@ func BenchmarkUtmp(b *testing.B) {
 	b.SetBytes(int64(len(data)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if got := earliest(parseUtmp(data, l)); len(got) != 4096 {
+		logins, _ := parseUtmp(data, l)
+		if got := earliest(logins); len(got) != 4096 {
 			b.Fatalf("%d users", len(got))
 		}
 	}

@@ -16,11 +16,17 @@ type layout struct {
 	time int
 }
 
+// Types of records, at 0.
+const (
+	runLevel    = 1 // the first
+	userProcess = 7 // somebody is logged in
+	accounting  = 9 // the last
+)
+
 // Fields that are where they are in every layout.
 const (
-	userProcess = 7 // the type, at 0, of a record about somebody logged in
-	nameAt      = 44
-	nameSize    = 32
+	nameAt   = 44
+	nameSize = 32
 )
 
 // maxSeconds bounds a time that is one.
@@ -48,30 +54,28 @@ func layoutOf(size int) layout {
 	return usual
 }
 
-// parseUtmp returns the logins on record, in the order of the records. A record
-// that is cut off is none.
-func parseUtmp(data []byte, l layout) []login {
-	var logins []login
+// parseUtmp returns the logins on record, in the order of the records, and whether
+// there is a record of anything. One that is cut off is none, and so is one that nobody
+// can have written.
+func parseUtmp(data []byte, l layout) (logins []login, known bool) {
 	order := binary.NativeEndian
 	for ; len(data) >= l.size; data = data[l.size:] {
-		if order.Uint16(data) != userProcess {
-			continue
-		}
+		kind := order.Uint16(data)
 		// A name that fills its field has no NUL behind it.
 		name, _, _ := bytes.Cut(data[nameAt:nameAt+nameSize], []byte{0})
-		if len(name) == 0 {
-			continue
-		}
 		var seconds, micros uint64
 		if l.wide {
 			seconds, micros = order.Uint64(data[l.time:]), order.Uint64(data[l.time+8:])
 		} else {
 			seconds, micros = uint64(order.Uint32(data[l.time:])), uint64(order.Uint32(data[l.time+4:]))
 		}
-		if seconds > maxSeconds || micros >= 1e6 {
+		if kind < runLevel || kind > accounting || !isName(string(name)) || seconds > maxSeconds || micros >= 1e6 {
 			continue
 		}
-		logins = append(logins, login{string(name), int64(seconds*1e6 + micros)})
+		known = true
+		if kind == userProcess && len(name) > 0 {
+			logins = append(logins, login{string(name), int64(seconds*1e6 + micros)})
+		}
 	}
-	return logins
+	return logins, known
 }
