@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
@@ -18,7 +19,7 @@ const msPerTick = 10
 // trusted either.
 func parseStat(data string) []qga.CPUStats {
 	list := []qga.CPUStats{}
-	for line := range strings.Lines(data) {
+	for line := range root.Lines(data) {
 		fields := strings.Fields(line)
 		if len(fields) == 0 {
 			continue

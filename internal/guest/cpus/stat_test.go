@@ -31,7 +31,7 @@ func TestParseStat(t *testing.T) {
 		},
 		{"newer kernels", "cpu0 1 2 3 4 5 6 7 8 9 10 11 12\n", `[{"type":"linux","cpu":0,"user":10,"nice":20,` +
 			`"system":30,"idle":40,"iowait":50,"irq":60,"softirq":70,"steal":80,"guest":90,"guestnice":100}]`},
-		{"cut off", "cpu0 1 2 3 4\ncpu1 1 2", `[{"type":"linux","cpu":0,"user":10,"nice":20,"system":30,"idle":40}]`},
+		{"cut off", "cpu0 1 2 3 4\ncpu1 1 2 3 4 5", `[{"type":"linux","cpu":0,"user":10,"nice":20,"system":30,"idle":40}]`},
 		{"ends at a short line", "cpu0 1 2 3 4\ncpu1 1 x 3 4\ncpu2 1 2 3 4\n", `[{"type":"linux","cpu":0,"user":10,"nice":20,"system":30,"idle":40}]`},
 		{"no processors", "cpu\ncpufreq 1 2 3 4\ncpu-1 1 2 3 4\nxcpu1 1 2 3 4\n\n \n", `[]`},
 	} {

@@ -243,7 +243,9 @@ func TestParseDiskStats(t *testing.T) {
 		"8 2 sda2 1 2 3 4 5\n" +
 		"8 3 sda3 1 2 x 4\n" +
 		"8 4\n\nx y z 1 2 3 4\n8 -1 z 1 2 3 4\n" +
-		"8 5 last 1 2 3 4"
+		"8 5 garbage 1 2 3 4 x 6 7 8 9 10 11\n" +
+		"8 6 last 1 2 3 4\n" +
+		"8 7 cut-off 1 2 3 4"
 	got := parseDiskStats(text)
 	u := func(n uint64) *uint64 { return &n }
 	old := qga.DiskStats{ReadIOs: u(1), ReadSectors: u(2), WriteIOs: u(3), WriteSectors: u(4)}
@@ -261,7 +263,7 @@ func TestParseDiskStats(t *testing.T) {
 		{Name: "loop0", Major: 7, Stats: discards},
 		{Name: "vda", Major: 254, Minor: 16, Stats: flushes},
 		{Name: "sda2", Major: 8, Minor: 2},
-		{Name: "last", Major: 8, Minor: 5, Stats: old},
+		{Name: "last", Major: 8, Minor: 6, Stats: old},
 	}
 	if !reflect.DeepEqual(got, want) {
 		g, _ := json.MarshalIndent(got, "", " ")

@@ -4,15 +4,16 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
 	"github.com/bellhop-vm/bellhop/qga"
 )
 
 // parseDiskStats reads the text of /proc/diskstats. A line is a device's major,
 // minor and name, and then counters, whose number tells how old the kernel is.
-// Lines that do not begin so are skipped.
+// Lines that are not so are skipped: which counter is which depends on their number.
 func parseDiskStats(text string) []qga.DiskStatsInfo {
 	list := []qga.DiskStatsInfo{}
-	for line := range strings.Lines(text) {
+	for line := range root.Lines(text) {
 		f := strings.Fields(line)
 		if len(f) < 3 {
 			continue
@@ -24,8 +25,8 @@ func parseDiskStats(text string) []qga.DiskStatsInfo {
 		if errMajor != nil || errMinor != nil {
 			continue
 		}
-		n := counters(f[3:])
-		if len(n) < 4 {
+		n, ok := counters(f[3:])
+		if !ok || len(n) < 4 {
 			continue
 		}
 		info.Stats = diskStats(n)
@@ -34,17 +35,17 @@ func parseDiskStats(text string) []qga.DiskStatsInfo {
 	return list
 }
 
-// counters returns the numbers that f begins with.
-func counters(f []string) []uint64 {
-	list := make([]uint64, 0, len(f))
+// counters returns the numbers that f is.
+func counters(f []string) (list []uint64, ok bool) {
+	list = make([]uint64, 0, len(f))
 	for _, s := range f {
 		n, err := strconv.ParseUint(s, 10, 64)
 		if err != nil {
-			break
+			return nil, false
 		}
 		list = append(list, n)
 	}
-	return list
+	return list, true
 }
 
 // diskStats names the counters of a line. Kernels of before 2.6.25 have four

@@ -6,6 +6,8 @@ import (
 	"iter"
 	"strconv"
 	"strings"
+
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
 )
 
 // A Mount is a file system at the place where it was mounted first.
@@ -35,10 +37,10 @@ type Mount struct {
 // A line that is not of this form is skipped: it must not hide the others.
 func parseMountinfo(text string) iter.Seq[Mount] {
 	return func(yield func(Mount) bool) {
-		for line := range strings.Lines(text) {
+		for line := range root.Lines(text) {
 			// What comes before is numbers and escaped names, so that the first
 			// lone dash is the one that ends the optional fields.
-			before, after, ok := strings.Cut(strings.TrimSuffix(line, "\n"), " - ")
+			before, after, ok := strings.Cut(line, " - ")
 			if !ok {
 				continue
 			}
@@ -65,9 +67,9 @@ func parseMountinfo(text string) iter.Seq[Mount] {
 // parseMounts yields the mounts of /proc/self/mounts, without device numbers.
 func parseMounts(text string) iter.Seq[Mount] {
 	return func(yield func(Mount) bool) {
-		for line := range strings.Lines(text) {
+		for line := range root.Lines(text) {
 			var f [3]string
-			if fields(strings.TrimSuffix(line, "\n"), f[:]) < len(f) || strings.HasPrefix(f[0], "#") {
+			if fields(line, f[:]) < len(f) || strings.HasPrefix(f[0], "#") {
 				continue
 			}
 			if !yield(Mount{Point: unescape(f[1]), Type: unescape(f[2]), Source: unescape(f[0])}) {

@@ -64,7 +64,8 @@ garbage
 43 27 7:3 / /nbsp` + "\u00a0\u0085" + `end  rw - fuse.x\040y /dev/loop3 rw
 45 27 254:7 / /locked rw - ext4 /dev/vda7 errors=remount-ro,ro
 46 27 254:8 / /view ro - ext4 /dev/vda8 rw,errors=remount-ro
-44 27 300:5 / /last rw - ext4 /dev/q rw`,
+44 27 300:5 / /last rw - ext4 /dev/q rw
+47 27 300:6 / /cut-off rw - ext4 /dev/q1`,
 	})
 	check(t, list(t, dir), []Mount{
 		{Major: 254, Minor: 0, Point: "/", Type: "ext4", Source: "/dev/vda", Others: []string{`/srv\x`}},
@@ -92,7 +93,7 @@ tmpfs /t tmpfs rw 0 0
 /dev/loop0 /a\040b ext4 rw 0 0
 # comment
 /dev/loop1 /short
-`,
+/dev/loop2 /cut-off ext`,
 	})
 	check(t, list(t, dir), []Mount{
 		{Major: 254, Minor: 0, Point: "/", Type: "ext4", Source: "/dev/vda", Others: []string{"/bind"}},
