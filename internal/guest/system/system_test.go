@@ -4,6 +4,7 @@ package system
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"maps"
@@ -24,12 +25,16 @@ func tree(t *testing.T, files map[string]string) System {
 
 func TestLocation(t *testing.T) {
 	berlin := string(zoneFile("CET-1CEST,M3.5.0,M10.5.0/3"))
+	ruleless := zoneFile("")
+	binary.BigEndian.PutUint32(ruleless[len(ruleless)-len("\n\nUTC\x00")-6:], 3600) // the offset of its one type
 	s := tree(t, map[string]string{
 		"etc/localtime":                       string(zoneFile("IST-5:30")),
 		"usr/share/zoneinfo/Europe/Berlin":    berlin,
 		"usr/share/zoneinfo/America/New_York": string(zoneFile("EST5EDT,M3.2.0,M11.1.0")),
 		"usr/share/zoneinfo/UTC":              string(zoneFile("UTC0")),
 		"usr/share/zoneinfo/broken":           "TZif2",
+		"usr/share/zoneinfo/ruleless":         string(ruleless),
+		"usr/share/zoneinfo/cut-off":          string(ruleless[:len(ruleless)-2]),
 		"opt/zone":                            berlin,
 	})
 	for _, test := range []struct {
@@ -55,6 +60,8 @@ func TestLocation(t *testing.T) {
 		{"Europe", "UTC 0", "UTC 0"},
 		{"/nope", "UTC 0", "UTC 0"},
 		{"broken", "UTC 0", "UTC 0"},
+		{"ruleless", "UTC 3600", "UTC 3600"},
+		{"cut-off", "UTC 0", "UTC 0"},
 		{"ABC", "UTC 0", "UTC 0"},
 		{"A5", "UTC 0", "UTC 0"},
 		{"<ab", "UTC 0", "UTC 0"},

@@ -50,6 +50,11 @@ func (s System) load(path string) *time.Location {
 	if err != nil {
 		return nil
 	}
+	// Package time is content with a file of which the end is missing, where it says
+	// how the time goes on; to the C library, and so to the system, it is none.
+	if len(data) > 4 && data[4] >= '2' && data[len(data)-1] != '\n' {
+		return nil
+	}
 	l, err := time.LoadLocationFromTZData("", data)
 	if err != nil {
 		return nil
