@@ -210,6 +210,23 @@ func FuzzUdev(f *testing.F) {
 	})
 }
 
+// TestCutOff has the last line of each file without its end: what it says is not known.
+func TestCutOff(t *testing.T) {
+	const text = "MAJOR=254\nMINOR=16\nDEVNAME=vdb1\nDEVTYPE=partition"
+	if u := parseUevent(text); u.number != "254:16" || u.node != "/dev/vdb1" || u.partition {
+		t.Errorf("got %+v", u)
+	}
+	if u := parseUevent(text[:len("MAJOR=254\nMINOR=16\nDEVNAME=vdb")]); u.number != "254:16" || u.node != "" {
+		t.Errorf("of a node: got %+v", u)
+	}
+	if u := parseUevent(text[:len("MAJOR=254\nMINOR=1")]); u.number != "" {
+		t.Errorf("of a number: got %+v", u)
+	}
+	if p := parseProperties("E:DM_NAME=a\nE:ID_SERIAL=VIRT"); p != (properties{alias: "a"}) {
+		t.Errorf("of udev: got %+v", p)
+	}
+}
+
 func TestHealthLog(t *testing.T) {
 	// The layout is figure "SMART / Health Information Log Page" of the NVMe
 	// base specification: each counter is given its offset in the page.

@@ -3,6 +3,8 @@ package disks
 import (
 	"path"
 	"strings"
+
+	"github.com/bellhop-vm/bellhop/internal/guest/root"
 )
 
 // uevent is what the kernel tells of a block device in its uevent file.
@@ -26,8 +28,8 @@ type uevent struct {
 func parseUevent(text string) *uevent {
 	u := new(uevent)
 	var major, minor string
-	for line := range strings.Lines(text) {
-		key, value, _ := strings.Cut(strings.TrimRight(line, "\r\n"), "=")
+	for line := range root.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimRight(line, "\r"), "=")
 		switch key {
 		case "MAJOR":
 			major = value
@@ -63,8 +65,8 @@ type properties struct {
 // the kind, a colon and the rest; properties are of kind E.
 func parseProperties(text string) properties {
 	var p properties
-	for line := range strings.Lines(text) {
-		property, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "E:")
+	for line := range root.Lines(text) {
+		property, ok := strings.CutPrefix(line, "E:")
 		if !ok {
 			continue
 		}
