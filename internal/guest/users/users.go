@@ -39,7 +39,7 @@ func (u Users) get(context.Context, qga.Empty) ([]qga.User, error) {
 	var failed error
 	for _, records := range []func() (logins []login, known bool, err error){u.utmp, u.sessions} {
 		logins, known, err := records()
-		if known {
+		if len(logins) > 0 || known && failed == nil {
 			return earliest(logins), nil
 		}
 		if failed == nil {
