@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math/bits"
 	"path"
 	"strconv"
 	"strings"
@@ -193,8 +194,8 @@ func (s System) blockInfo(context.Context, qga.Empty) (qga.MemoryBlockInfo, erro
 		return qga.MemoryBlockInfo{}, attributeError("pread", "block_size_bytes", io.ErrUnexpectedEOF)
 	}
 	size, err := strconv.ParseUint(strings.TrimPrefix(digits, "0x"), 16, 64)
-	if err != nil {
-		return qga.MemoryBlockInfo{}, fmt.Errorf("sysfs file \"block_size_bytes\": no hexadecimal number: %.20q", text)
+	if err != nil || bits.OnesCount64(size) != 1 {
+		return qga.MemoryBlockInfo{}, fmt.Errorf("sysfs file \"block_size_bytes\": no hexadecimal power of two: %.20q", text)
 	}
 	return qga.MemoryBlockInfo{Size: size}, nil
 }
