@@ -3,8 +3,11 @@
 package sidebyside
 
 import (
+	"bytes"
+	"fmt"
 	"net"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -126,6 +129,35 @@ func TestNetwork(t *testing.T) {
 			t.Errorf("d0 is %+v", found["d0"])
 		}
 	})
+}
+
+// TestRoutesWrecked compares what is made of lists of routes that are not what they
+// should be.
+func TestRoutesWrecked(t *testing.T) {
+	cAgent(t)
+	program := ourAgent(t)
+	const (
+		heading = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+		v4      = "eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t1500\t0\t12\n"
+		v6      = "fd000000000000000000000000000000 40 00000000000000000000000000000000 00 00000000000000000000000000000000 00000100 00000001 00000000 00000001     eth0\n"
+	)
+	for _, files := range []map[string]string{
+		{"ipv6_route": v6},
+		{"route": "", "ipv6_route": ""},
+		{"route": heading, "ipv6_route": v6},
+		{"route": heading + v4, "ipv6_route": ""},
+		{"route": heading + v4 + v4[:40], "ipv6_route": v6 + v6[:100]},
+		{"route": "garbage\n", "ipv6_route": "\xff\x00"},
+	} {
+		dir := t.TempDir()
+		replaceFiles(t, filepath.Join(dir, "net"), files)
+		script := fmt.Sprintf("mount --bind %s /proc", dir)
+		c, ours := start(t, apart(t, cAgent(t), script)), start(t, apart(t, program, script))
+		const request = `{"execute":"guest-network-get-route"}`
+		if want, got := firstReply(t, c, request), firstReply(t, ours, request); !bytes.Equal(got, want) {
+			t.Errorf("%q:\n got %s\nwant %s", files, got, want)
+		}
+	}
 }
 
 // compareNetwork returns the interfaces.
