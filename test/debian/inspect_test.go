@@ -190,7 +190,11 @@ func byKey(list []any) map[string]any {
 				"name", "mountpoint", "logical-id", "phys-index", "cpu", "ip-address", "user",
 				"iface", "destination", "desprefixlen", "mask", "metric", "gateway", "nexthop", "dev",
 			} {
-				if v, ok := o[member]; ok {
+				v, ok := o[member]
+				if _, isCounter := v.(json.Number); isCounter && member == "user" { // of a processor's time
+					continue
+				}
+				if ok {
 					parts = append(parts, text(v))
 				}
 			}

@@ -3,6 +3,7 @@
 package debian
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
@@ -11,23 +12,46 @@ import (
 	"testing"
 )
 
+// Types of records in utmp.
+const (
+	bootTime    = 2
+	userProcess = 7
+)
+
+// utmpRecord is what utmp(5) has to say about somebody at a terminal.
+func utmpRecord(kind uint16, name string, seconds uint32) []byte {
+	record := make([]byte, 384)
+	binary.LittleEndian.PutUint16(record, kind)
+	copy(record[8:], "tty9")
+	copy(record[44:], name)
+	binary.LittleEndian.PutUint32(record[340:], seconds)
+	binary.LittleEndian.PutUint32(record[344:], 250000)
+	return record
+}
+
+// utmp has the guest keep a utmp file, which it does not by itself.
+func (g *guest) utmp(t *testing.T, records ...[]byte) {
+	t.Helper()
+	t.Cleanup(func() { g.shell(t, "rm -f /run/utmp") })
+	g.shell(t, "echo "+base64.StdEncoding.EncodeToString(bytes.Join(records, nil))+" | base64 -d >/run/utmp")
+}
+
+// login has somebody log in at a terminal as long as the test lasts.
+func (g *guest) login(t *testing.T, user, tty string) {
+	t.Helper()
+	t.Cleanup(func() { g.shell(t, "systemctl stop login-"+tty+"; loginctl terminate-user "+user+"; true") })
+	g.shell(t, fmt.Sprintf("systemd-run -q --unit=login-%[2]s -p StandardInput=tty -p StandardOutput=tty -p TTYPath=/dev/%[2]s "+
+		"/sbin/agetty --autologin %[1]s --noclear %[2]s linux", user, tty))
+	g.await(t, "loginctl list-sessions --no-legend | grep -c ' "+tty+" '; true", "1\n")
+}
+
 // testUsers has people log in where nothing writes utmp, as Debian 13 has it,
 // and compares what is made of a utmp file.
 func testUsers(t *testing.T, g *guest) {
-	login := func(user, tty string) {
-		t.Helper()
-		g.shell(t, fmt.Sprintf("systemd-run -q --unit=login-%[2]s -p StandardInput=tty -p StandardOutput=tty -p TTYPath=/dev/%[2]s "+
-			"/sbin/agetty --autologin %[1]s --noclear %[2]s linux", user, tty))
-		g.await(t, "loginctl list-sessions --no-legend | grep -c ' "+tty+" '; true", "1\n")
-	}
-	t.Cleanup(func() {
-		g.shell(t, "systemctl stop 'login-*'; loginctl terminate-user alice bob; rm -f /run/utmp; true")
-	})
-
 	g.shell(t, "rm -f /run/utmp")
-	login("alice", "tty8")
-	login("bob", "tty9")
-	login("alice", "tty10")
+	g.login(t, "alice", "tty8")
+	g.login(t, "bob", "tty9")
+	g.login(t, "alice", "tty10")
 	if r := g.c.ask(t, command("guest-get-users", "")); r.String() != "[]" {
 		t.Errorf("without utmp the C agent answers %v", r)
 	}
@@ -70,13 +94,7 @@ func testUsers(t *testing.T, g *guest) {
 	}
 
 	// A system that keeps a utmp file goes by that.
-	record := make([]byte, 384)
-	binary.LittleEndian.PutUint16(record, 7) // USER_PROCESS
-	copy(record[8:], "tty9")
-	copy(record[44:], "bob")
-	binary.LittleEndian.PutUint32(record[340:], 1700000000)
-	binary.LittleEndian.PutUint32(record[344:], 250000)
-	g.shell(t, "echo "+base64.StdEncoding.EncodeToString(record)+" | base64 -d >/run/utmp")
+	g.utmp(t, utmpRecord(userProcess, "bob", 1700000000))
 	if r := g.ours.ask(t, command("guest-get-users", "")).String(); !strings.Contains(r, "bob") {
 		t.Errorf("with bob in utmp: %s", r)
 	}

@@ -13,6 +13,8 @@ for file in run/utmp usr/lib/os-release; do
 		mount --bind "$dir/$file" "/$file"
 	fi
 done
+# systemctl, which is shutdown and the like, too, does nothing but note it.
+mount --bind "$dir/recorder" "$(readlink -f /sbin/shutdown)"
 # mount itself needs the last of them.
 for place in run/udev run/systemd/sessions run/systemd/users usr/share/zoneinfo sys proc; do
 	mkdir -p "$dir/$place"
