@@ -1,6 +1,7 @@
 package disks
 
 import (
+	"bytes"
 	"encoding/binary"
 	"fmt"
 	"path"
@@ -79,7 +80,10 @@ func (t *Tree) ask(device string, u *uevent) string {
 		}
 	}
 	limit, done := t.wait(askLimit)
-	serial, err := asked.calls.Do(name, limit, func() (string, error) { return t.root.ReadLine(device + "/serial") })
+	serial, err := asked.calls.Do(name, limit, func() (string, error) {
+		text, err := t.root.ReadAttribute(device + "/serial") // its driver writes no line's end
+		return string(bytes.TrimSpace(text)), err
+	})
 	done()
 	if err == nil && lasting {
 		asked.mu.Lock()

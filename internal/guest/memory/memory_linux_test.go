@@ -128,7 +128,7 @@ func TestSetBlocks(t *testing.T) {
 		}
 		// A driver takes the write as a whole; in a plain file the end of what
 		// was there remains.
-		if state, err := s.Root.ReadLine(memoryDir + blockName(tt.index) + "state"); err != nil || !strings.HasPrefix(state, tt.state) {
+		if state, err := s.Root.ReadAttribute(memoryDir + blockName(tt.index) + "state"); err != nil || !strings.HasPrefix(string(state), tt.state) {
 			t.Errorf("%s: left %q, %v, want %q", tt.name, state, err, tt.state)
 		}
 	}

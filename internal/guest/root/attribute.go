@@ -2,6 +2,7 @@ package root
 
 import (
 	"bytes"
+	"io"
 	"os"
 	"sync"
 	"syscall"
@@ -25,11 +26,16 @@ func (d Dir) ReadAttribute(name string) ([]byte, error) {
 	return bytes.Clone(data), err
 }
 
-// ReadLine returns the contents of an attribute without the blanks around it.
+// ReadLine returns the contents of an attribute without the blanks around it. If there
+// is no line's end, which most drivers write, the rest is missing as well, and that is
+// io.ErrUnexpectedEOF.
 func (d Dir) ReadLine(name string) (string, error) {
 	buf := pages.Get().(*page)
 	defer pages.Put(buf)
 	data, err := d.readOnce(name, buf[:])
+	if err == nil && !bytes.HasSuffix(data, []byte("\n")) {
+		return "", io.ErrUnexpectedEOF
+	}
 	return string(bytes.TrimSpace(data)), err
 }
 
