@@ -76,8 +76,7 @@ func (u Users) utmp() (logins []login, known bool, err error) {
 	return logins, known, err
 }
 
-// isName reports whether name can be the one of a user, or is none: what cannot be
-// printed is no name.
+// isName reports whether name can be a user's: what cannot be printed is not.
 func isName(name string) bool {
 	return utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) })
 }
