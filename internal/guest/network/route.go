@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/binary"
 	"encoding/hex"
+	"math"
 	"strconv"
 	"strings"
 
@@ -93,10 +94,11 @@ func (p *parser) hex(i int) uint64 {
 	return n
 }
 
+// decimal reads a number of 32 bits, which older kernels print with a sign.
 func (p *parser) decimal(i int) int64 {
-	n, err := strconv.ParseUint(p.fields[i], 10, 32)
-	p.failed = p.failed || err != nil
-	return int64(n)
+	n, err := strconv.ParseInt(p.fields[i], 10, 64)
+	p.failed = p.failed || err != nil || n < math.MinInt32 || n > math.MaxUint32
+	return n
 }
 
 // prefixLength reads the length of the prefix of an IPv6 address.

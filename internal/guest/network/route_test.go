@@ -59,7 +59,7 @@ func TestParseRoutesGarbage(t *testing.T) {
 	for _, r := range [][2]string{
 		{"0003", "zzz"},
 		{"010200C0", "10200C0"},
-		{"\t0\n", "\t-1\n"},
+		{"\t0\n", "\t-2147483649\n"},
 		{"\t0\n", "\t4294967296\n"},
 		{"\t0\n", "\t0\t0\n"},
 	} {
@@ -76,6 +76,10 @@ func TestParseRoutesGarbage(t *testing.T) {
 	// The last lines are whole but for their ends, so nobody can say what is missing.
 	if n := len(parseRoutes4("Iface\tDestination\tGateway\n" + good4 + bad4 + good4 + good4[:len(good4)-1])); n != 2 {
 		t.Errorf("IPv4: %d routes, want 2", n)
+	}
+	signed := strings.Replace(good4, "\t0\t0\t0\t", "\t0\t0\t-1\t", 1) // as older kernels have the largest metric
+	if r := parseRoutes4(signed); len(r) != 1 || r[0].Metric != -1 {
+		t.Errorf("a metric with a sign: %+v", r)
 	}
 	if n := len(parseRoutes6(good6 + bad6 + good6 + good6[:len(good6)-1])); n != 2 {
 		t.Errorf("IPv6: %d routes, want 2", n)
