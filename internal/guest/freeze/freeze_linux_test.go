@@ -940,6 +940,24 @@ func TestThawFails(t *testing.T) {
 	m.check(t, false, false)
 }
 
+// An agent without permission has nothing to thaw, which is no error unless it
+// had frozen something.
+func TestThawWithoutPermission(t *testing.T) {
+	m := newMachine(t, 2)
+	m.freezeAll(t, 2)
+	allowed := m.kernel.thaw
+	m.kernel.thaw = func(int) error { return unix.EPERM }
+	n, err := m.thaw(t.Context())
+	want := "failed to thaw " + m.points[0] + ": Operation not permitted\nfailed to thaw " + m.points[1] + ": Operation not permitted"
+	if n != 0 || err == nil || err.Error() != want {
+		t.Errorf("got %d, %v, want 0, %s", n, err, want)
+	}
+	m.thawAll(t, 0)
+	m.kernel.thaw = allowed
+	m.thawAll(t, 2)
+	m.check(t, false, false)
+}
+
 // The state directory does not answer for as long as the freeze lasts. When it
 // does, it must not say that all is frozen.
 func TestStateDirStuck(t *testing.T) {

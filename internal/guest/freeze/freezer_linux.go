@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/bellhop-vm/bellhop/internal/agent"
 	"github.com/bellhop-vm/bellhop/internal/guest/mounts"
 	"github.com/bellhop-vm/bellhop/internal/guest/root"
@@ -338,11 +340,15 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 			continue // its freeze has not returned, and will be undone
 		}
 		was, thawErr := f.thawOne(v)
+		ours := f.hold != nil && slices.Contains(f.hold.frozen, v)
 		if was {
 			n++
-			if f.hold != nil && slices.Contains(f.hold.frozen, v) {
+			if ours {
 				held++
 			}
+		}
+		if errors.Is(thawErr, unix.EPERM) && !ours {
+			continue // who may not even try did not freeze it either
 		}
 		if thawErr != nil {
 			err = errors.Join(err, fmt.Errorf("failed to thaw %s: %w", v.point, strerror.Reason(thawErr)))
