@@ -42,7 +42,8 @@ func Executable(file string) error {
 
 func executable(file string) error {
 	for {
-		if err := unix.Access(file, unix.X_OK); err != unix.EINTR {
+		// With the rights that are in force, as for the program; access(2) has others.
+		if err := unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS); err != unix.EINTR {
 			if err == nil {
 				readBeginning(file, true)
 			}

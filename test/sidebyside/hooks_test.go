@@ -19,7 +19,7 @@ import (
 func TestFreezeHook(t *testing.T) {
 	for _, script := range []string{
 		"exit 0", "exit 3", "echo no; exit 1", "echo fine", "kill -9 $$", "echo so; kill -9 $$", "[ $# = 1 ] && [ $1 = freeze ]",
-		"#!/no/such/interpreter",
+		"#!/no/such/interpreter", "#!/", "none", "not executable", "a directory",
 	} {
 		dir := t.TempDir()
 		hook := filepath.Join(dir, "hook")
@@ -27,7 +27,17 @@ func TestFreezeHook(t *testing.T) {
 		if !strings.HasPrefix(script, "#!") {
 			text = "#!/bin/sh\n" + text
 		}
-		if err := os.WriteFile(hook, []byte(text), 0o755); err != nil {
+		var err error
+		switch script {
+		case "none":
+		case "not executable":
+			err = os.WriteFile(hook, []byte(text), 0o644)
+		case "a directory":
+			err = os.Mkdir(hook, 0o755)
+		default:
+			err = os.WriteFile(hook, []byte(text), 0o755)
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		const request = `{"execute":"guest-fsfreeze-freeze-list","arguments":{"mountpoints":[]}}` + "\n"

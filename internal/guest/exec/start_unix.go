@@ -146,7 +146,7 @@ func launch(path string, argv, env []string, files [3]int) (child, error) {
 		}
 		return spawn(path, argv, env, files)
 	}
-	err := error(unix.ENOENT)
+	err, found := error(unix.ENOENT), false
 	for dir := range strings.SplitSeq(searchPath(env), ":") {
 		file := path // an empty name is the working directory
 		if dir != "" {
@@ -162,8 +162,12 @@ func launch(path string, argv, env []string, files [3]int) (child, error) {
 		}
 		switch e {
 		case unix.EACCES:
-			err = e // what was found and cannot be run is worth more than nothing
-		case unix.ENOENT, unix.ENOTDIR, unix.ESTALE, unix.ENODEV, unix.ETIMEDOUT, stuck.ErrStuck:
+			err, found = e, true // what was found and cannot be run is worth more than nothing
+		case unix.ENOENT, unix.ENOTDIR, unix.ESTALE, unix.ENODEV, unix.ETIMEDOUT:
+			if !found {
+				err = e
+			}
+		case stuck.ErrStuck:
 		default:
 			return child{}, e
 		}

@@ -217,7 +217,7 @@ func find(program string) (string, error) {
 		if err != nil || info.IsDir() {
 			continue
 		}
-		if unix.Access(file, unix.X_OK) == nil {
+		if unix.Faccessat(unix.AT_FDCWD, file, unix.X_OK, unix.AT_EACCESS) == nil {
 			return file, nil
 		}
 		reason = unix.EACCES // says more than that there is none
