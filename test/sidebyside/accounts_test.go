@@ -37,8 +37,10 @@ func TestAccounts(t *testing.T) {
 			t.Skip(err)
 		}
 	}
+	full := t.TempDir()
 	entry := func(agent string) string {
-		return fmt.Sprintf("alice:x:%d:%d::%s:/bin/sh\nnohome:x:61236:61236::/no/such/home:/bin/sh\n", uid, gid, homes[agent])
+		return fmt.Sprintf("alice:x:%d:%d::%s:/bin/sh\nnohome:x:61236:61236::/no/such/home:/bin/sh\nfull:x:61237:61237::%s:/bin/sh\n",
+			uid, gid, homes[agent], full)
 	}
 
 	// The only chpasswd that either finds is one that says what it was given.
@@ -56,7 +58,9 @@ func TestAccounts(t *testing.T) {
 		if err := os.WriteFile(passwd, []byte("root:x:0:0::/root:/bin/sh\n"+entry(agent)), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		return start(t, apart(t, program, fmt.Sprintf("mount --bind %s /etc/passwd\nPATH=%s\nexport PATH", passwd, bin)))
+		return start(t, apart(t, program, fmt.Sprintf("mount --bind %s /etc/passwd\n"+
+			"mount -t tmpfs -o size=4k,uid=61237,gid=61237 full %[2]s\nmkdir %[2]s/.ssh\nchown 61237:61237 %[2]s/.ssh\nhead -c4096 /dev/zero >%[2]s/fill\n"+
+			"PATH=%[3]s\nexport PATH", passwd, full, bin)))
 	}
 	c, ours := with("c", cAgent(t)), with("ours", ourAgent(t))
 
@@ -77,6 +81,9 @@ func TestAccounts(t *testing.T) {
 		{request: keys("remove", "alice", `,"keys":["a"]`)},
 		{request: keys("add", "nohome", `,"keys":["a"]`)},
 		{request: keys("remove", "nohome", `,"keys":["a"]`)},
+		{request: keys("add", "full", `,"keys":["a"]`)},
+		{request: keys("add", "full", `,"keys":[],"reset":true`)},
+		{request: keys("add", "full", `,"keys":["a"],"reset":true`)},
 		{request: keys("add", "no-such-user", `,"keys":["a","#b"]`)},
 		{request: keys("add", "alice", `,"keys":["a\nb"]`)},
 		{request: keys("add", "alice", `,"keys":["ssh-rsa AAA a","ssh-rsa BBB b","ssh-rsa AAA a"]`)},
@@ -94,6 +101,7 @@ func TestAccounts(t *testing.T) {
 		{request: keys("get", "alice", ""), before: func(agent string) error {
 			return os.Mkdir(file(agent), 0o777)
 		}},
+		{request: keys("add", "alice", `,"keys":["ssh-rsa AAA a"],"reset":true`)},
 		{request: keys("get", "alice", ""), before: func(agent string) error {
 			secret := filepath.Join(filepath.Dir(homes[agent]), "secret")
 			if err := os.WriteFile(secret, []byte("root's\n"), 0o600); err != nil {

@@ -171,10 +171,12 @@ func (f keyFile) write(text string) error {
 		return fmt.Errorf("failed to write to '%s': Failed to create file \u201C%s\u201D: %w", f.name, f.tempName(err), strerror.Reason(err))
 	}
 	if err = f.fill(temp, text); err == nil {
-		if err = os.Rename(temp.Name(), f.real); err == nil {
+		// Package os has words of its own for a directory in the way.
+		if err = syscall.Rename(temp.Name(), f.real); err == nil {
 			return nil
 		}
-		err = fmt.Errorf("failed to write to '%s': %w", f.name, strerror.Reason(err))
+		err = fmt.Errorf("failed to write to '%s': Failed to rename file \u201C%s\u201D to \u201C%[1]s\u201D: g_rename() failed: %[3]w",
+			f.name, f.beside(temp.Name()), strerror.Reason(err))
 	}
 	_ = os.Remove(temp.Name())
 	return err
@@ -183,9 +185,14 @@ func (f keyFile) write(text string) error {
 // tempName returns the guest's name for the file that err is about.
 func (f keyFile) tempName(err error) string {
 	if e, ok := errors.AsType[*fs.PathError](err); ok {
-		return path.Join(path.Dir(f.name), filepath.Base(e.Path))
+		return f.beside(e.Path)
 	}
 	return f.name
+}
+
+// beside returns the guest's name for a file in the same directory.
+func (f keyFile) beside(file string) string {
+	return path.Join(path.Dir(f.name), filepath.Base(file))
 }
 
 // fill makes temp what the file shall be.
@@ -198,12 +205,17 @@ func (f keyFile) fill(temp *os.File, text string) error {
 	if err := temp.Chmod(0o600); err != nil {
 		return fmt.Errorf("failed to set permissions of '%s': %w", f.name, strerror.Reason(err))
 	}
+	call := "write"
 	_, err := temp.WriteString(text)
 	if err == nil {
-		err = temp.Sync()
+		call, err = "fsync", temp.Sync()
 	}
-	if err = errors.Join(err, temp.Close()); err != nil {
-		return fmt.Errorf("failed to write to '%s': %w", f.name, strerror.Reason(err))
+	if err == nil {
+		call, err = "close", temp.Close()
+	}
+	if err != nil {
+		return fmt.Errorf("failed to write to '%s': Failed to write file \u201C%s\u201D: %s() failed: %w",
+			f.name, f.beside(temp.Name()), call, strerror.Reason(err))
 	}
 	return nil
 }
