@@ -204,3 +204,52 @@ func TestNoStateDir(t *testing.T) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
+
+// TestUnreadable has agents whose /proc and /sys are empty, or have something else
+// where files should be.
+func TestUnreadable(t *testing.T) {
+	program := vm.Build(t, "./cmd/qemu-ga").Path
+	onFixtureSys(t)
+	if err := unix.Mount("tmpfs", "/proc", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	c, ours := start(t, harmless(t, cAgent(t))), start(t, harmless(t, program))
+	for _, dir := range []string{"/proc/self", "/proc/net", "/sys"} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for how, spoil := range map[string]func(path string) error{
+		"missing": func(string) error { return nil },
+		"a loop":  func(path string) error { return os.Symlink(filepath.Base(path), path) },
+		"empty":   func(path string) error { return os.WriteFile(path, nil, 0o644) },
+		"garbage": func(path string) error { return os.WriteFile(path, []byte("0\ncpu\n8 x\n\x00 1 2:\n"), 0o644) },
+	} {
+		for _, path := range []string{
+			"/proc/stat", "/proc/loadavg", "/proc/diskstats", "/proc/self/mountinfo", "/proc/self/mounts", "/proc/net/dev", "/sys/block",
+		} {
+			if err := os.RemoveAll(path); err != nil {
+				t.Fatal(err)
+			}
+			if err := spoil(path); err != nil {
+				t.Fatal(err)
+			}
+		}
+		t.Run(how, func(t *testing.T) {
+			for _, request := range []string{
+				`{"execute":"guest-get-cpustats"}`,
+				`{"execute":"guest-get-load"}`,
+				`{"execute":"guest-get-diskstats"}`,
+				`{"execute":"guest-get-disks"}`,
+				`{"execute":"guest-get-fsinfo"}`,
+				`{"execute":"guest-fstrim"}`,
+				`{"execute":"guest-fsfreeze-freeze"}`,
+				`{"execute":"guest-fsfreeze-freeze-list","arguments":{"mountpoints":["/"]}}`,
+				`{"execute":"guest-fsfreeze-status"}`,
+				`{"execute":"guest-fsfreeze-thaw"}`,
+			} {
+				same(t, c, ours, request)
+			}
+		})
+	}
+}

@@ -200,7 +200,7 @@ func (s System) stats(context.Context, qga.Empty) ([]qga.CPUStats, error) {
 	const path = "/proc/stat"
 	data, err := s.Root.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("open(%q): %w", path, strerror.Reason(err))
+		return nil, fmt.Errorf("Could not open '%s': %w", path, strerror.Reason(err))
 	}
 	return parseStat(string(data)), nil
 }

@@ -140,7 +140,7 @@ func TestSetVCPUs(t *testing.T) {
 
 func TestStats(t *testing.T) {
 	_, err := tree(t, nil).stats(t.Context(), qga.Empty{})
-	if want := `open("/proc/stat"): No such file or directory`; err == nil || err.Error() != want {
+	if want := "Could not open '/proc/stat': No such file or directory"; err == nil || err.Error() != want {
 		t.Errorf("without /proc: %v, want %s", err, want)
 	}
 	if stats, err := (System{}).stats(t.Context(), qga.Empty{}); err != nil || len(stats) == 0 {

@@ -85,7 +85,7 @@ func (c *commands) getDiskStats(context.Context, qga.Empty) ([]qga.DiskStatsInfo
 	const file = "/proc/diskstats"
 	text, err := c.root.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("open(\"%s\"): %w", file, strerror.Reason(err))
+		return nil, fmt.Errorf("Could not open '%s': %w", file, strerror.Reason(err))
 	}
 	return parseDiskStats(string(text)), nil
 }

@@ -223,7 +223,7 @@ func TestErrors(t *testing.T) {
 		t.Errorf("got %v, want %s", err, want)
 	}
 	_, err = over(tree).getDiskStats(t.Context(), qga.Empty{})
-	if want := `open("/proc/diskstats"): No such file or directory`; err == nil || err.Error() != want {
+	if want := "Could not open '/proc/diskstats': No such file or directory"; err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
 }
