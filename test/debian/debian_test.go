@@ -25,7 +25,7 @@ import (
 
 // patience bounds every wait for the guest. Its processors are emulated, and
 // the machine may be busy with other tests.
-const patience = 3 * time.Minute
+const patience = 5 * time.Minute
 
 // cPort is where QEMU's agent is; ours has [vm.AgentPort].
 const cPort = "org.example.c"

@@ -56,11 +56,17 @@ func (g *guest) compare(t *testing.T, request string) {
 // the reply of the first what is expected of the second.
 func (g *guest) compareTo(t *testing.T, agent *host, request string, expect func(t *testing.T, c *reply, ours reply)) {
 	t.Helper()
+	compareAgents(t, g.c, agent, request, expect)
+}
+
+// compareAgents does so with any two agents.
+func compareAgents(t *testing.T, c, ours *host, request string, expect func(t *testing.T, c *reply, ours reply)) {
+	t.Helper()
 	var diffs []string
 	for range 10 {
-		before, ours, after := g.c.ask(t, request), agent.ask(t, request), g.c.ask(t, request)
-		expect(t, &before, ours)
-		if diffs = differences(before, ours, after); len(diffs) == 0 {
+		before, reply, after := c.ask(t, request), ours.ask(t, request), c.ask(t, request)
+		expect(t, &before, reply)
+		if diffs = differences(before, reply, after); len(diffs) == 0 {
 			return
 		}
 	}
