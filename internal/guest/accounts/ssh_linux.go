@@ -159,6 +159,10 @@ func (f keyFile) makeDir() error {
 	if err := os.Mkdir(filepath.Dir(f.real), 0o700); err != nil {
 		return fmt.Errorf("failed to create directory '%s': %w", path.Dir(f.name), strerror.Reason(err))
 	}
+	// The home may give its own group to what is made in it.
+	if err := os.Chown(filepath.Dir(f.real), int(f.owner.uid), int(f.owner.gid)); err != nil {
+		return fmt.Errorf("failed to set ownership of directory '%s': %w", path.Dir(f.name), strerror.Reason(err))
+	}
 	return nil
 }
 

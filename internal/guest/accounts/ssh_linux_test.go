@@ -209,6 +209,16 @@ func TestDirectoryKeepsMode(t *testing.T) {
 	h.is(sshFile, 0o600, aliceUID, aliceGID) // and not the directory's group
 }
 
+// A home that gives its group to what is made in it does so to neither the
+// directory nor the file.
+func TestGroupOfHome(t *testing.T) {
+	h := newHome(t)
+	h.must(os.Chmod(h.root.Path("/home/alice"), os.ModeSetgid|0o770)) // its group is not alice's
+	h.fails(h.add("alice", "ssh-rsa AAA a"), "")
+	h.is(sshDir, os.ModeDir|os.ModeSetgid|0o700, aliceUID, aliceGID)
+	h.is(sshFile, 0o600, aliceUID, aliceGID)
+}
+
 // Homes may be links, and so may what is in them, as long as the user gets
 // there.
 func TestLinks(t *testing.T) {
