@@ -940,8 +940,8 @@ func TestThawFails(t *testing.T) {
 	m.check(t, false, false)
 }
 
-// An agent without permission has nothing to thaw, which is no error unless it
-// had frozen something.
+// An agent without permission has nothing to thaw, which is no error unless it, or
+// the agent before it, had frozen something.
 func TestThawWithoutPermission(t *testing.T) {
 	m := newMachine(t, 2)
 	m.freezeAll(t, 2)
@@ -953,6 +953,11 @@ func TestThawWithoutPermission(t *testing.T) {
 		t.Errorf("got %d, %v, want 0, %s", n, err, want)
 	}
 	m.thawAll(t, 0)
+	next, _ := newFreezer(m.dir, true)
+	next.kernel.thaw = m.kernel.thaw
+	if err := next.Resume(); err == nil || err.Error() != want {
+		t.Errorf("the next agent: got %v, want %s", err, want)
+	}
 	m.kernel.thaw = allowed
 	m.thawAll(t, 2)
 	m.check(t, false, false)

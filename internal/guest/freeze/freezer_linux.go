@@ -335,6 +335,7 @@ func (f *Freezer) thawAll(ctx context.Context) (int64, error) {
 // do than try again.
 func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	held := 0
+	inherited := f.hold == nil && f.frozen.Load() // from the agent before this one
 	for _, v := range slices.Backward(volumes) {
 		if v.busy() {
 			continue // its freeze has not returned, and will be undone
@@ -347,7 +348,7 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 				held++
 			}
 		}
-		if errors.Is(thawErr, unix.EPERM) && !ours {
+		if errors.Is(thawErr, unix.EPERM) && !ours && !inherited {
 			continue // who may not even try did not freeze it either
 		}
 		if thawErr != nil {
