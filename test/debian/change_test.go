@@ -411,46 +411,57 @@ func testKeys(t *testing.T, g *guest) {
 		})},
 	} {
 		t.Run(u.name, func(t *testing.T) {
-			g.shell(t, "install -d -m 700 /var/away")
-			for _, step := range u.steps {
-				g.keys(t, u.name, u.home, step)
+			shadow := g.shell(t, "md5sum /etc/shadow")
+			var outcomes [][]string
+			g.each(func(name string, agent *host) {
+				g.shell(t, "install -d -m 700 /var/away; rm -rf "+u.home+"/.ssh")
+				var list []string
+				for _, step := range u.steps {
+					list = append(list, g.keys(t, agent, u.name, u.home, step))
+				}
+				outcomes = append(outcomes, list)
+				if now := g.shell(t, "rm -rf "+u.home+"/.ssh "+u.home+"/elsewhere /var/away; md5sum /etc/shadow"); now != shadow {
+					t.Errorf("%s: /etc/shadow is another file", name)
+				}
+			})
+			for i, step := range u.steps {
+				if want, got := outcomes[0][i], outcomes[1][i]; got != want {
+					t.Errorf("step %d, %s %s: left\n%s, want\n%s", i+1, step.command, step.args, got, want)
+				}
 			}
-			g.shell(t, "rm -rf "+u.home+"/.ssh "+u.home+"/elsewhere /var/away /var/saved")
 		})
 	}
 	g.shell(t, "rm /home/carol; userdel carol; rm -r /srv/carol")
 }
 
-// keys has both agents do a step, and compares their replies and what they leave
-// behind.
-func (g *guest) keys(t *testing.T, user, home string, step keyStep) {
+// keys has an agent do a step, and returns what it replies and leaves behind.
+func (g *guest) keys(t *testing.T, agent *host, user, home string, step keyStep) string {
 	t.Helper()
 	args := fmt.Sprintf(`"username":%q`, user)
 	if step.args != "" {
 		args += "," + step.args
 	}
-	request := command(step.command, args)
 	// A home may be a link, hence the slash.
 	names := "h=" + home + "/; d=$h.ssh; f=$d/authorized_keys; "
-	const (
-		save    = "\nrm -rf /var/saved; mkdir /var/saved; cp -a $h /var/saved/home; cp -a /var/away /etc/shadow /var/saved; "
-		restore = "find $h /var/away -mindepth 1 -delete; cp -a /var/saved/home/. $h; cp -a /var/saved/away/. /var/away; "
-		// A blank line and the end of the last line are where the agents differ.
-		look = "stat -c '%n %F %a %U:%G' ${h%/}; (cd $h; find . /var/away -printf '%p %y %m %U:%G %l\\n' | sort); " +
-			"grep -hv '^$' $f 2>/dev/null | cat -A; cmp /etc/shadow /var/saved/shadow; "
-	)
-	var replies, left [2]string
-	g.shell(t, names+step.before+save)
-	replies[0] = plain(g.c.ask(t, request))
-	left[0] = g.shell(t, names+look+restore)
-	replies[1] = plain(g.ours.ask(t, request))
-	left[1] = g.shell(t, names+look)
-	if replies[0] != replies[1] {
-		t.Errorf("%s: got %s, want %s", request, replies[1], replies[0])
+	if step.before != "" {
+		g.shell(t, names+step.before)
 	}
-	if left[0] != left[1] {
-		t.Errorf("%s: left behind\n%s, want\n%s", request, left[1], left[0])
+	reply := plain(agent.ask(t, command(step.command, args)))
+	return reply + "\n" + found(g.shell(t, names+"cat -A $f 2>/dev/null; echo; echo FILES; find $h /var/away -printf '%p %y %m %U:%G %l\\n'"))
+}
+
+// found returns a text as of cat -A and, after it, a list of files, without what
+// says nothing: the order of the files, and the text's blank lines and the end of its
+// last line, which are where the agents differ.
+func found(out string) string {
+	text, files, _ := strings.Cut(out, "\nFILES\n")
+	var lines []string
+	for line := range strings.Lines(text) {
+		if line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "$"); line != "" {
+			lines = append(lines, line)
+		}
 	}
+	return strings.Join(append(lines, slices.Sorted(strings.SplitSeq(files, "\n"))...), "\n")
 }
 
 // testFreezeList has each agent freeze two of the file systems, and thaw them.

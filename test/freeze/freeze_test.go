@@ -96,7 +96,7 @@ func testSnapshot(t *testing.T, m *machine) {
 // On a slow machine TestCycles makes do with fewer cycles when time is up.
 const (
 	fewCycles = 200
-	cycleTime = 8 * time.Minute
+	cycleTime = 4 * time.Minute
 )
 
 // TestCycles freezes and thaws again and again while the writer writes.

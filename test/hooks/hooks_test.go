@@ -76,6 +76,7 @@ func TestServers(t *testing.T) {
 	dir := t.TempDir()
 	c := vm.Config{
 		Image:  vm.Debian,
+		CPUs:   2, // MySQL and PostgreSQL start together
 		Memory: 1024,
 		Agents: []vm.Agent{{Program: vm.Build(t, "./cmd/qemu-ga"), Port: vm.AgentPort}},
 		Files: map[string]vm.File{"/etc/qemu/qemu-ga.conf": {
