@@ -940,6 +940,32 @@ func TestThawFails(t *testing.T) {
 	m.check(t, false, false)
 }
 
+// A request may be there before the agent has noticed that the guard has thawed.
+func TestOvertaken(t *testing.T) {
+	m := newMachine(t, 1)
+	m.freezeAll(t, 1)
+	h := m.hold
+	if !m.Frozen() {
+		t.Error("not frozen after the freeze")
+	}
+	m.mu.Lock() // nobody can notice
+	if err := unix.Kill(h.guard.pid, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for !h.guard.hasThawed() {
+		time.Sleep(time.Millisecond)
+	}
+	if !m.Frozen() {
+		t.Error("not frozen after the guard's end, and nobody has thawed")
+	}
+	m.mu.Unlock()
+	if m.Frozen() {
+		t.Error("frozen after the guard's end")
+	}
+	m.thawAll(t, 0)
+	m.check(t, false)
+}
+
 // An agent without permission has nothing to thaw, which is no error unless it, or
 // the agent before it, had frozen something.
 func TestThawWithoutPermission(t *testing.T) {

@@ -67,6 +67,8 @@ type Freezer struct {
 	// due says whether the host believes that they are. It outlasts frozen when
 	// somebody else was faster to thaw.
 	due atomic.Bool
+	// complete is the hold of a freeze that is complete and has not ended.
+	complete atomic.Pointer[hold]
 
 	mu   sync.Mutex // held during a freeze and during a thaw
 	hold *hold      // nil unless this agent froze something
@@ -85,6 +87,7 @@ type hold struct {
 	frozen   []*volume // those of them that it froze
 	guard    *guard
 	watchdog *time.Timer
+	ended    chan struct{} // closed when all is thawed
 }
 
 // New returns a Freezer. wasFrozen is whether the agent before this one left
@@ -96,8 +99,18 @@ func New(c Config, wasFrozen bool) *Freezer {
 	return f
 }
 
-// Frozen reports whether file systems are frozen.
-func (f *Freezer) Frozen() bool { return f.frozen.Load() }
+// Frozen reports whether file systems are frozen. After this process had to stand still
+// its guard may have thawed, and a request be there before that was seen: then it is
+// given the time to be seen.
+func (f *Freezer) Frozen() bool {
+	if h := f.complete.Load(); h != nil && h.guard.hasThawed() {
+		select {
+		case <-h.ended:
+		case <-time.After(time.Second):
+		}
+	}
+	return f.frozen.Load()
+}
 
 // ThawDue reports whether a host has frozen file systems and not yet asked to
 // thaw them, frozen or not.
@@ -139,7 +152,7 @@ func (f *Freezer) status(context.Context, qga.Empty) (qga.FreezeState, error) {
 func (f *Freezer) freeze(ctx context.Context, c *qga.Info, wanted func(mounts.Mount) bool) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if f.Frozen() { // since the gate let us pass
+	if f.frozen.Load() { // since the gate let us pass
 		return 0, &qga.Error{
 			Class: qga.CommandNotFound,
 			Desc:  "Command " + c.Name + " has been disabled: the command is not allowed",
@@ -192,7 +205,7 @@ func (f *Freezer) freezeAll(ctx context.Context, wanted func(mounts.Mount) bool)
 	f.due.Store(true)
 	f.mark()
 	f.Log.Hold()
-	h := &hold{volumes: volumes, guard: g}
+	h := &hold{volumes: volumes, guard: g, ended: make(chan struct{})}
 	f.hold = h
 	// So that a thaw does not begin by reading from a disk, perhaps the very one
 	// that does not answer.
@@ -243,6 +256,7 @@ func (f *Freezer) watch(h *hold) error {
 	if err := h.guard.tell(after(limit)); err != nil {
 		return fmt.Errorf("the guard of the freeze has ended: %w", err)
 	}
+	f.complete.Store(h)
 	go func() {
 		<-h.guard.over
 		f.expire(h, "the guard of the freeze has thawed or is gone")
@@ -291,7 +305,7 @@ func (f *Freezer) thaw(ctx context.Context) (int64, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	n, err := f.thawAll(ctx)
-	f.due.Store(f.Frozen())
+	f.due.Store(f.frozen.Load())
 	f.Log.Auditf("guest-fsthaw called")
 	return n, err
 }
@@ -358,10 +372,12 @@ func (f *Freezer) end(volumes []*volume) (n int64, err error) {
 	h := f.hold
 	f.hold = nil
 	f.frozen.Store(false)
+	f.complete.Store(nil)
 	f.mark()
 	if h == nil {
 		return n, err
 	}
+	close(h.ended)
 	if h.watchdog != nil {
 		h.watchdog.Stop()
 	}
@@ -520,12 +536,12 @@ func (f *Freezer) releaseAll(volumes []*volume) {
 // mark notes down for the next agent whether file systems are frozen. What goes
 // wrong there is no reason not to freeze: the guard outlives this agent.
 func (f *Freezer) mark() {
-	frozen := f.Frozen()
+	frozen := f.frozen.Load()
 	_, err := f.marks.Do(frozen, markLimit, func() (struct{}, error) {
 		for noted := frozen; ; noted = !noted {
 			err := state.SetFrozen(f.StateDir, noted)
 			// One that was slow may come last, but must not have the last word.
-			if err != nil || f.Frozen() == noted {
+			if err != nil || f.frozen.Load() == noted {
 				return struct{}{}, err
 			}
 		}

@@ -153,6 +153,21 @@ func (g *guard) tell(o order) error {
 	return nil
 }
 
+// hasThawed reports whether the process has thawed, or is gone. The kernel knows before
+// over is closed.
+func (g *guard) hasThawed() bool {
+	raw, err := g.socket.SyscallConn()
+	if err != nil {
+		return false
+	}
+	ready := 0
+	// It fails if the guard has been dismissed, and thaws nothing.
+	_ = raw.Control(func(fd uintptr) {
+		ready, _ = unix.Poll([]unix.PollFd{{Fd: int32(fd), Events: unix.POLLRDHUP}}, 0)
+	})
+	return ready > 0
+}
+
 // awaitEnd waits until a guard that was dismissed cannot thaw any more.
 func (g *guard) awaitEnd(ctx context.Context) error {
 	ctx, cancel := limited(ctx, guardEnd)
