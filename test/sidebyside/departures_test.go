@@ -46,7 +46,7 @@ func TestDepartures(t *testing.T) {
 		{"guest-get-osinfo", "", `"name": "'x"`, `"name": "x y"`},
 		{"guest-get-timezone", "", `{"return": {"zone": "UTC", "offset": 0}}`, `{"return": {"zone": "XXX", "offset": 10800}}`},
 		{"guest-network-get-route", "", `"open(\"/proc/net/ipv6_route\"): No such file or directory"`, `"gateway": "10.0.0.1"`},
-		{"guest-get-memory-block-info", "", `{"return": {"size": 0}}`, `"sysfs file \"block_size_bytes\": no hexadecimal number: \"none\\n\""`},
+		{"guest-get-memory-block-info", "", `{"return": {"size": 0}}`, `"sysfs file \"block_size_bytes\": no hexadecimal power of two: \"none\\n\""`},
 		{
 			"guest-set-memory-blocks", `"mem-blks":[{"phys-index":7,"online":true}]`,
 			`{"return": [{"response": "success", "error-code": 2, "phys-index": 7}]}`, `{"return": [{"response": "success", "phys-index": 7}]}`,
