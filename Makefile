@@ -41,12 +41,16 @@ build: ## build static binaries of qemu-ga and bellhop into bin/
 	@mkdir -p bin
 	CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
 
-# One package after another: some count how often an idle agent wakes up. The unit
-# tests have run by then. No result comes from the cache, as that knows nothing of the
-# programs that these tests build.
+# Packages whose tests wait for guests a lot, and do not mind others next to them.
+PATIENT := debian|freeze|hooks|libvirt|sidebyside
+
+# The others run one after another: some count how often an idle agent wakes up. No
+# result comes from the cache, as that knows nothing of the programs that these tests
+# build.
 .PHONY: test
 test: setup race ## run all tests: under the race detector, beside the C agent, in a guest
-	go test -count=1 -timeout 30m -p 1 ./test/... ./bench/...
+	go test -count=1 -timeout 30m -p 2 $$(go list ./test/... | grep -E '/($(PATIENT))$$')
+	go test -count=1 -timeout 30m -p 1 $$(go list ./test/... ./bench/... | grep -vE '/($(PATIENT))$$')
 
 # Guests and the C agent are no business of the race detector, and sizes and
 # speeds are not what they are without it.
