@@ -175,8 +175,7 @@ func (f keyFile) write(text string) error {
 		return fmt.Errorf("failed to write to '%s': Failed to create file \u201C%s\u201D: %w", f.name, f.tempName(err), strerror.Reason(err))
 	}
 	if err = f.fill(temp, text); err == nil {
-		// Package os has words of its own for a directory in the way.
-		if err = syscall.Rename(temp.Name(), f.real); err == nil {
+		if err = rename(temp.Name(), f.real); err == nil {
 			return nil
 		}
 		err = fmt.Errorf("failed to write to '%s': Failed to rename file \u201C%s\u201D to \u201C%[1]s\u201D: g_rename() failed: %[3]w",
@@ -184,6 +183,15 @@ func (f keyFile) write(text string) error {
 	}
 	_ = os.Remove(temp.Name())
 	return err
+}
+
+// rename is that of package os without its own words for a directory in the way.
+func rename(from, to string) error {
+	for {
+		if err := syscall.Rename(from, to); err != syscall.EINTR {
+			return err
+		}
+	}
 }
 
 // tempName returns the guest's name for the file that err is about.
